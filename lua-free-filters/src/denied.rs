@@ -1,0 +1,330 @@
+//! Refusals: expected, counted, and said in a sentence that tells the caller what to do.
+
+use crate::money::NanoUsd;
+use crate::scope::{Scope, Scopes};
+
+/// The closed set of public error codes. `src/error.rs` gives each its status and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the public codes themselves")]
+pub enum Code {
+    InvalidRequest = 1,
+    AmbiguousCredentials,
+    DuplicateField,
+    MissingCredentials,
+    InvalidApiKey,
+    KeyExpired,
+    KeyArchived,
+    KeyDisabled,
+    OrganisationSuspended,
+    InsufficientCredits,
+    SpendLimitReached,
+    CreditsReserved,
+    RouteScopeDenied,
+    ModelNotAllowed,
+    ProviderNotAllowed,
+    ModelNotFound,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    BodyTooLarge,
+    UnsupportedEncoding,
+    HeadersTooLarge,
+    ModelUnpriced,
+    RateLimitExceeded,
+    ConcurrencyExceeded,
+    UpstreamFailed,
+    UpstreamTimeout,
+    LimitsUnavailable,
+    StoreUnavailable,
+    Overloaded,
+    ShuttingDown,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 31] = [
+        Self::InvalidRequest,
+        Self::AmbiguousCredentials,
+        Self::DuplicateField,
+        Self::MissingCredentials,
+        Self::InvalidApiKey,
+        Self::KeyExpired,
+        Self::KeyArchived,
+        Self::KeyDisabled,
+        Self::OrganisationSuspended,
+        Self::InsufficientCredits,
+        Self::SpendLimitReached,
+        Self::CreditsReserved,
+        Self::RouteScopeDenied,
+        Self::ModelNotAllowed,
+        Self::ProviderNotAllowed,
+        Self::ModelNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::UnsupportedEncoding,
+        Self::HeadersTooLarge,
+        Self::ModelUnpriced,
+        Self::RateLimitExceeded,
+        Self::ConcurrencyExceeded,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::LimitsUnavailable,
+        Self::StoreUnavailable,
+        Self::Overloaded,
+        Self::ShuttingDown,
+    ];
+
+    /// The code as clients read it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::AmbiguousCredentials => "ambiguous_credentials",
+            Self::DuplicateField => "duplicate_field",
+            Self::MissingCredentials => "missing_credentials",
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::KeyExpired => "key_expired",
+            Self::KeyArchived => "key_archived",
+            Self::KeyDisabled => "key_disabled",
+            Self::OrganisationSuspended => "organisation_suspended",
+            Self::InsufficientCredits => "insufficient_credits",
+            Self::SpendLimitReached => "spend_limit_reached",
+            Self::CreditsReserved => "credits_reserved",
+            Self::RouteScopeDenied => "route_scope_denied",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::ProviderNotAllowed => "provider_not_allowed",
+            Self::ModelNotFound => "model_not_found",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::UnsupportedEncoding => "unsupported_encoding",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::ModelUnpriced => "model_unpriced",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::ConcurrencyExceeded => "concurrency_exceeded",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::LimitsUnavailable => "limits_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The code that a record's byte names.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| *code as u8 == byte)
+    }
+}
+
+/// Which quota refused: what `limit_source` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LimitSource {
+    /// The organisation's prepaid balance.
+    OrganisationBalance,
+    /// The key's spend limit.
+    KeySpendLimit,
+    /// The key's requests a minute.
+    KeyRequestsPerMinute,
+    /// The key's tokens a minute.
+    KeyTokensPerMinute,
+    /// The key's calls at once.
+    KeyConcurrency,
+}
+
+impl LimitSource {
+    /// The name in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OrganisationBalance => "organisation_balance",
+            Self::KeySpendLimit => "key_spend_limit",
+            Self::KeyRequestsPerMinute => "key_requests_per_minute",
+            Self::KeyTokensPerMinute => "key_tokens_per_minute",
+            Self::KeyConcurrency => "key_concurrency",
+        }
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant's sentence is its documentation")]
+pub enum Denied {
+    #[error("{0}")]
+    InvalidRequest(String),
+    #[error(
+        "The request carries two different credentials. Send one of Authorization, x-api-key, api-key, x-goog-api-key, once."
+    )]
+    AmbiguousCredentials,
+    #[error("The field `{0}` stands more than once at the top of the request body. Send it once.")]
+    DuplicateField(&'static str),
+    #[error("No API key was sent. Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.")]
+    MissingCredentials,
+    #[error("The API key is not valid. Check that it was copied whole and has not been deleted.")]
+    InvalidApiKey,
+    #[error("The API key has expired. Use another, or ask for its expiry to be moved.")]
+    KeyExpired,
+    #[error("The API key was archived and can't be used again. Create a new one.")]
+    KeyArchived,
+    #[error("The API key is disabled. Enable it or use another.")]
+    KeyDisabled,
+    #[error("The organisation is suspended. Contact the operator.")]
+    OrganisationSuspended,
+    #[error(
+        "The organisation's credits are exhausted: ${available} are left and this call may cost ${needed}. Add credits or ask for less output."
+    )]
+    InsufficientCredits { available: NanoUsd, needed: NanoUsd },
+    #[error(
+        "The key's spend limit is reached: ${available} are left and this call may cost ${needed}. Raise the limit or ask for less output."
+    )]
+    SpendLimitReached { available: NanoUsd, needed: NanoUsd },
+    #[error(
+        "Other calls in progress have set the remaining credit aside. Try again when they have ended."
+    )]
+    CreditsReserved { quota: LimitSource },
+    #[error(
+        "The API key lacks a scope. Required: {}; granted: {granted}.",
+        scope_names(required)
+    )]
+    RouteScopeDenied {
+        required: &'static [Scope],
+        granted: Scopes,
+    },
+    #[error("The API key may not use the model `{0}`.")]
+    ModelNotAllowed(String),
+    #[error("The API key may not use any provider of the model `{0}`.")]
+    ProviderNotAllowed(String),
+    #[error(
+        "The model `{0}` does not exist or can't be called on this route. GET /v1/models lists those that can."
+    )]
+    ModelNotFound(String),
+    #[error("There is nothing at this path. The API lives below /v1.")]
+    NotFound,
+    #[error("This path does not answer {0}. Use {1}.")]
+    MethodNotAllowed(http::Method, http::Method),
+    #[error("The request body did not arrive in time. Send it without pauses.")]
+    RequestTimeout,
+    #[error("The request body is larger than {0} bytes.")]
+    BodyTooLarge(u64),
+    #[error("The request body has a Content-Encoding. Send it uncompressed.")]
+    UnsupportedEncoding,
+    #[error(
+        "The request's headers are too large or too many: at most {bytes_max} bytes, {count_max} headers."
+    )]
+    HeadersTooLarge { bytes_max: usize, count_max: usize },
+    #[error(
+        "The model `{0}` has no price on this day, so it can't be charged. Ask the operator to add one."
+    )]
+    ModelUnpriced(String),
+    #[error("Rate limit exceeded: {limit} {unit} per minute. Try again in {retry_after_ms} ms.")]
+    RateLimitExceeded {
+        quota: LimitSource,
+        unit: &'static str,
+        limit: i64,
+        retry_after_ms: u64,
+    },
+    #[error("Too many calls at once: the key may run {limit}. Try again when one has ended.")]
+    ConcurrencyExceeded { limit: i64 },
+    #[error("No provider of the model could answer. Try again.")]
+    UpstreamFailed,
+    #[error("The provider did not answer in time. Try again.")]
+    UpstreamTimeout,
+    #[error("The key can't be looked up now. Try again shortly.")]
+    LimitsUnavailable,
+    #[error("The call can't be written down now, so it was not sent. Try again shortly.")]
+    StoreUnavailable,
+    #[error("The gateway has as much work as it may hold. Try again shortly.")]
+    Overloaded,
+    #[error("The gateway is shutting down. Try again; another node will answer.")]
+    ShuttingDown,
+}
+
+fn scope_names(scopes: &[Scope]) -> String {
+    let names: Vec<_> = scopes.iter().map(|scope| scope.name()).collect();
+    names.join(" or ")
+}
+
+impl Denied {
+    /// The public code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::InvalidRequest(_) => Code::InvalidRequest,
+            Self::AmbiguousCredentials => Code::AmbiguousCredentials,
+            Self::DuplicateField(_) => Code::DuplicateField,
+            Self::MissingCredentials => Code::MissingCredentials,
+            Self::InvalidApiKey => Code::InvalidApiKey,
+            Self::KeyExpired => Code::KeyExpired,
+            Self::KeyArchived => Code::KeyArchived,
+            Self::KeyDisabled => Code::KeyDisabled,
+            Self::OrganisationSuspended => Code::OrganisationSuspended,
+            Self::InsufficientCredits { .. } => Code::InsufficientCredits,
+            Self::SpendLimitReached { .. } => Code::SpendLimitReached,
+            Self::CreditsReserved { .. } => Code::CreditsReserved,
+            Self::RouteScopeDenied { .. } => Code::RouteScopeDenied,
+            Self::ModelNotAllowed(_) => Code::ModelNotAllowed,
+            Self::ProviderNotAllowed(_) => Code::ProviderNotAllowed,
+            Self::ModelNotFound(_) => Code::ModelNotFound,
+            Self::NotFound => Code::NotFound,
+            Self::MethodNotAllowed(..) => Code::MethodNotAllowed,
+            Self::RequestTimeout => Code::RequestTimeout,
+            Self::BodyTooLarge(_) => Code::BodyTooLarge,
+            Self::UnsupportedEncoding => Code::UnsupportedEncoding,
+            Self::HeadersTooLarge { .. } => Code::HeadersTooLarge,
+            Self::ModelUnpriced(_) => Code::ModelUnpriced,
+            Self::RateLimitExceeded { .. } => Code::RateLimitExceeded,
+            Self::ConcurrencyExceeded { .. } => Code::ConcurrencyExceeded,
+            Self::UpstreamFailed => Code::UpstreamFailed,
+            Self::UpstreamTimeout => Code::UpstreamTimeout,
+            Self::LimitsUnavailable => Code::LimitsUnavailable,
+            Self::StoreUnavailable => Code::StoreUnavailable,
+            Self::Overloaded => Code::Overloaded,
+            Self::ShuttingDown => Code::ShuttingDown,
+        }
+    }
+
+    /// The quota that refused, where one did.
+    #[must_use]
+    pub fn limit_source(&self) -> Option<LimitSource> {
+        match self {
+            Self::InsufficientCredits { .. } => Some(LimitSource::OrganisationBalance),
+            Self::SpendLimitReached { .. } => Some(LimitSource::KeySpendLimit),
+            Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => {
+                Some(*quota)
+            }
+            Self::ConcurrencyExceeded { .. } => Some(LimitSource::KeyConcurrency),
+            _ => None,
+        }
+    }
+
+    /// What heals it, in one word for programs.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self.code() {
+            Code::InsufficientCredits => Some("add_credits"),
+            Code::SpendLimitReached => Some("raise_limit"),
+            Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => {
+                Some("wait")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_their_bytes_agree() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_byte(code as u8), Some(code));
+        }
+        assert_eq!(Code::from_byte(0), None);
+    }
+}

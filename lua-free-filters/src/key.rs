@@ -1,0 +1,330 @@
+//! Keys: what a token looks like, how it is looked up, and what the record behind it grants.
+
+use crate::id::{KeyId, OrgId};
+use crate::quota::Chain;
+use crate::scope::Scopes;
+use crate::time::EpochMs;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::sync::Arc;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Characters of a token that carry its 256 random bits.
+const SECRET_CHARACTERS: usize = 43;
+/// Characters of a token that carry the checksum of all before them.
+const CHECKSUM_CHARACTERS: usize = 6;
+
+/// A token as it is issued: prefix, `_` or `-`, 43 random characters, 6 of checksum. Shown once, stored nowhere.
+pub struct Token(String);
+
+impl Token {
+    /// Makes a token from 256 random bits. `prefix` is for example `tg_live` (joined by `_`) or `sk-sr-` (ends in its own joint).
+    #[must_use]
+    pub fn issue(prefix: &str, random: [u8; 32]) -> Self {
+        let joint = if prefix.ends_with(['-', '_']) {
+            ""
+        } else {
+            "_"
+        };
+        let mut text = format!("{prefix}{joint}");
+        text.extend(base62(random));
+        let checksum = checksum(&text);
+        text.extend(checksum.iter().map(|byte| *byte as char));
+        Self(text)
+    }
+
+    /// The text, to be shown once.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown afterwards: the beginning and the end.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let secret_at = self.0.len() - SECRET_CHARACTERS - CHECKSUM_CHARACTERS;
+        format!(
+            "{}…{}",
+            &self.0[..secret_at + 4],
+            &self.0[self.0.len() - 2..]
+        )
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(…)")
+    }
+}
+
+/// Whether a token with one of our prefixes has the checksum of its other characters. Others pass: they may be imported.
+#[must_use]
+pub fn is_plausible(token: &str, prefix: &str) -> bool {
+    if !token.starts_with(prefix) {
+        return !token.is_empty() && token.len() <= 512;
+    }
+    let joint = usize::from(!prefix.ends_with(['-', '_']));
+    if token.len() != prefix.len() + joint + SECRET_CHARACTERS + CHECKSUM_CHARACTERS
+        || !token.is_ascii()
+    {
+        return false;
+    }
+    let (body, sum) = token.split_at(token.len() - CHECKSUM_CHARACTERS);
+    sum.as_bytes() == checksum(body)
+}
+
+fn base62(bytes: [u8; 32]) -> impl Iterator<Item = char> {
+    let mut digits = [0u8; SECRET_CHARACTERS];
+    for byte in bytes {
+        let mut carry = u32::from(byte);
+        for digit in digits.iter_mut().rev() {
+            carry += u32::from(*digit) << 8;
+            *digit = (carry % 62) as u8;
+            carry /= 62;
+        }
+    }
+    digits
+        .into_iter()
+        .map(|digit| BASE62[digit as usize] as char)
+}
+
+fn checksum(text: &str) -> [u8; CHECKSUM_CHARACTERS] {
+    let mut rest = crc32(text.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_CHARACTERS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits
+}
+
+/// CRC-32 (IEEE), a nibble at a time: 50 characters a request do not pay for a dependency.
+fn crc32(bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 16] = {
+        let mut table = [0u32; 16];
+        let mut index = 0;
+        while index < 16 {
+            let mut value = index as u32;
+            let mut bit = 0;
+            while bit < 4 {
+                value = if value & 1 == 1 {
+                    (value >> 1) ^ 0xedb8_8320
+                } else {
+                    value >> 1
+                };
+                bit += 1;
+            }
+            table[index] = value;
+            index += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        let sum = sum ^ u32::from(*byte);
+        let sum = (sum >> 4) ^ TABLE[(sum & 15) as usize];
+        (sum >> 4) ^ TABLE[(sum & 15) as usize]
+    })
+}
+
+/// What a token is stored and looked up as: HMAC-SHA-256 under the server's pepper of the token's SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lookup(pub [u8; 32]);
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Lookup(…)")
+    }
+}
+
+/// The server's secret, without which the stored hashes are of no use to a thief.
+#[derive(Clone)]
+pub struct Pepper(Hmac<Sha256>);
+
+impl Pepper {
+    /// Takes at least 16 bytes; the error says so.
+    pub fn new(secret: &[u8]) -> Result<Self, &'static str> {
+        if secret.len() < 16 {
+            return Err("the pepper needs at least 16 bytes");
+        }
+        let mac = Hmac::new_from_slice(secret).map_err(|_| "the pepper can't be used")?;
+        Ok(Self(mac))
+    }
+
+    /// The lookup id of a token.
+    #[must_use]
+    pub fn lookup(&self, token: &str) -> Lookup {
+        let mut mac = self.0.clone();
+        mac.update(&Sha256::digest(token.as_bytes()));
+        Lookup(mac.finalize().into_bytes().into())
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Pepper(…)")
+    }
+}
+
+/// Whether a key may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// It may.
+    Live = 1,
+    /// Switched off; can be switched on again.
+    Disabled = 2,
+    /// Put away for good.
+    Archived = 3,
+}
+
+impl Status {
+    /// The name in tables and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Disabled => "disabled",
+            Self::Archived => "archived",
+        }
+    }
+
+    /// The status of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Live, Self::Disabled, Self::Archived]
+            .into_iter()
+            .find(|status| status.name() == name)
+    }
+}
+
+/// A key's record, as the gateway holds it in memory.
+#[derive(Debug)]
+pub struct Key {
+    /// Names the key without its secret.
+    pub id: KeyId,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub org: OrgId,
+    /// Whether the organisation is suspended.
+    pub org_suspended: bool,
+    /// Whether it may be used.
+    pub status: Status,
+    /// When it ends, if ever.
+    pub expires: Option<EpochMs>,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// Patterns of models that it may use; none: all.
+    pub models: Vec<Glob>,
+    /// Patterns of providers that it may use; none: all.
+    pub providers: Vec<Glob>,
+    /// Everything that can refuse it for quantity.
+    pub chain: Arc<Chain>,
+}
+
+/// A pattern in which `*` stands for any characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob(pub Box<str>);
+
+impl Glob {
+    /// Whether the whole text fits the pattern.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let mut parts = self.0.split('*');
+        let first = parts.next().unwrap_or_default();
+        let Some(mut rest) = text.strip_prefix(first) else {
+            return false;
+        };
+        let mut parts = parts.peekable();
+        if parts.peek().is_none() {
+            return rest.is_empty();
+        }
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                return rest.ends_with(part);
+            }
+            let Some(at) = rest.find(part) else {
+                return false;
+            };
+            rest = &rest[at + part.len()..];
+        }
+        true
+    }
+}
+
+/// Whether a list of patterns lets a name through; an empty list does.
+#[must_use]
+pub fn allows(patterns: &[Glob], name: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn crc32_is_the_ieee_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn issued_tokens_have_the_published_form() {
+        for (prefix, start) in [("tg_live", "tg_live_"), ("sk-sr-", "sk-sr-")] {
+            let token = Token::issue(prefix, [7; 32]);
+            assert!(token.reveal().starts_with(start));
+            assert_eq!(token.reveal().len(), start.len() + 49);
+            assert!(is_plausible(token.reveal(), prefix));
+            assert!(!format!("{token:?}").contains(&token.reveal()[10..]));
+        }
+    }
+
+    #[test]
+    fn a_typo_is_seen_without_a_lookup() {
+        let token = Token::issue("tg_live", [42; 32]);
+        let text = token.reveal();
+        for at in 8..text.len() {
+            let mut typo = text.to_owned().into_bytes();
+            typo[at] = if typo[at] == b'a' { b'b' } else { b'a' };
+            let typo = String::from_utf8(typo).expect("ASCII");
+            assert!(!is_plausible(&typo, "tg_live"), "{at}");
+        }
+        assert!(!is_plausible(&text[..text.len() - 1], "tg_live"));
+        assert!(is_plausible("imported-from-elsewhere", "tg_live"));
+        assert!(!is_plausible("", "tg_live"));
+    }
+
+    #[test]
+    fn lookups_depend_on_the_pepper_and_the_token() {
+        let one = Pepper::new(&[1; 32]).expect("long enough");
+        let two = Pepper::new(&[2; 32]).expect("long enough");
+        assert_eq!(one.lookup("a"), one.lookup("a"));
+        assert_ne!(one.lookup("a"), one.lookup("b"));
+        assert_ne!(one.lookup("a"), two.lookup("a"));
+        assert!(Pepper::new(b"short").is_err());
+    }
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, yes, no) in [
+            ("gpt-4o", "gpt-4o", "gpt-4o-mini"),
+            ("gpt-*", "gpt-4o", "claude"),
+            ("*-mini", "gpt-4o-mini", "gpt-4o-mini-2024"),
+            ("claude-*-4-*", "claude-sonnet-4-6", "claude-4-6"),
+            ("*", "anything", "\u{0}never-compared"),
+        ] {
+            let glob = Glob(pattern.into());
+            assert!(glob.matches(yes), "{pattern} {yes}");
+            assert!(pattern == "*" || !glob.matches(no), "{pattern} {no}");
+        }
+        assert!(allows(&[], "x") && !allows(&[Glob("y".into())], "x"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_random_bits_make_a_plausible_token(random: [u8; 32]) {
+            prop_assert!(is_plausible(Token::issue("tg_live", random).reveal(), "tg_live"));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+pub mod denied;
+pub mod dialect;
+pub mod id;
+pub mod key;
+pub mod money;
+pub mod ports;
+pub mod price;
+pub mod quota;
+pub mod scope;
+pub mod time;
+pub mod usage;

@@ -1,0 +1,271 @@
+//! The routes that clients have and the scopes that open them: one table.
+
+use crate::dialect::Dialect;
+use std::fmt;
+
+/// A permission of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Scope {
+    /// Call models.
+    ModelInvoke = 1,
+    /// Read this key's usage.
+    UsageRead = 1 << 1,
+    /// See which models there are.
+    InferenceRead = 1 << 2,
+    /// Call models; implies [`Scope::ModelInvoke`].
+    InferenceWrite = 1 << 3,
+    /// Read the organisation's usage.
+    AnalyticsRead = 1 << 4,
+    /// List keys.
+    KeysRead = 1 << 5,
+    /// Create and change keys.
+    KeysWrite = 1 << 6,
+    /// Everything in the organisation.
+    Admin = 1 << 7,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 8] = [
+        Self::ModelInvoke,
+        Self::UsageRead,
+        Self::InferenceRead,
+        Self::InferenceWrite,
+        Self::AnalyticsRead,
+        Self::KeysRead,
+        Self::KeysWrite,
+        Self::Admin,
+    ];
+
+    /// The name that people write.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ModelInvoke => "model:invoke",
+            Self::UsageRead => "usage:read",
+            Self::InferenceRead => "inference:read",
+            Self::InferenceWrite => "inference:write",
+            Self::AnalyticsRead => "analytics:read",
+            Self::KeysRead => "keys:read",
+            Self::KeysWrite => "keys:write",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The scope of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.name() == name)
+    }
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scopes(u16);
+
+impl Scopes {
+    /// What a key has that was made without naming any.
+    #[must_use]
+    pub fn of_new_key() -> Self {
+        Self::default()
+            .with(Scope::ModelInvoke)
+            .with(Scope::UsageRead)
+    }
+
+    /// The set with one more.
+    #[must_use]
+    pub fn with(self, scope: Scope) -> Self {
+        Self(self.0 | scope as u16)
+    }
+
+    /// Whether the set grants a scope, by itself or by one that implies it.
+    #[must_use]
+    pub fn grants(self, scope: Scope) -> bool {
+        let implied = match scope {
+            Scope::ModelInvoke => Scope::InferenceWrite as u16,
+            Scope::UsageRead
+            | Scope::InferenceRead
+            | Scope::InferenceWrite
+            | Scope::AnalyticsRead
+            | Scope::KeysRead
+            | Scope::KeysWrite
+            | Scope::Admin => 0,
+        };
+        self.0 & (scope as u16 | implied) != 0
+    }
+
+    /// Reads names separated by spaces or commas; the error is the first unknown name.
+    pub fn parse(names: &str) -> Result<Self, String> {
+        names
+            .split([' ', ','])
+            .filter(|name| !name.is_empty())
+            .try_fold(Self::default(), |set, name| {
+                Scope::named(name)
+                    .map(|scope| set.with(scope))
+                    .ok_or_else(|| name.to_owned())
+            })
+    }
+
+    /// The names, in the table's order.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        Scope::ALL
+            .into_iter()
+            .filter(move |scope| self.0 & *scope as u16 != 0)
+            .map(Scope::name)
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.names().collect();
+        formatter.write_str(&names.join(" "))
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Route {
+    /// OpenAI chat completions.
+    ChatCompletions = 1,
+    /// Anthropic messages.
+    Messages = 2,
+    /// The models that this key may use.
+    Models = 3,
+    /// This key's limits and spend.
+    Key = 4,
+}
+
+impl Route {
+    /// Every route.
+    pub const ALL: [Self; 4] = [
+        Self::ChatCompletions,
+        Self::Messages,
+        Self::Models,
+        Self::Key,
+    ];
+
+    /// The route of a path below `/v1` or `/api/v1`.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        let below = path
+            .strip_prefix("/api")
+            .unwrap_or(path)
+            .strip_prefix("/v1")?;
+        Self::ALL.into_iter().find(|route| route.path() == below)
+    }
+
+    /// The path below `/v1`.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/chat/completions",
+            Self::Messages => "/messages",
+            Self::Models => "/models",
+            Self::Key => "/key",
+        }
+    }
+
+    /// The name in metrics, tables and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Messages => "messages",
+            Self::Models => "models",
+            Self::Key => "key",
+        }
+    }
+
+    /// The method that the route answers.
+    #[must_use]
+    pub fn method(self) -> http::Method {
+        match self {
+            Self::ChatCompletions | Self::Messages => http::Method::POST,
+            Self::Models | Self::Key => http::Method::GET,
+        }
+    }
+
+    /// The protocol that it speaks.
+    #[must_use]
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::ChatCompletions | Self::Models | Self::Key => Dialect::OpenaiChat,
+            Self::Messages => Dialect::Anthropic,
+        }
+    }
+
+    /// The scopes of which a key needs one; none: any key.
+    #[must_use]
+    pub fn scopes(self) -> &'static [Scope] {
+        match self {
+            Self::ChatCompletions | Self::Messages => &[Scope::ModelInvoke],
+            Self::Models => &[Scope::ModelInvoke, Scope::InferenceRead],
+            Self::Key => &[],
+        }
+    }
+
+    /// The route that a record's byte names.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|route| *route as u8 == byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_answers_under_both_roots() {
+        for route in Route::ALL {
+            assert_eq!(Route::at(&format!("/v1{}", route.path())), Some(route));
+            assert_eq!(Route::at(&format!("/api/v1{}", route.path())), Some(route));
+            assert_eq!(Route::from_byte(route as u8), Some(route));
+        }
+        for path in [
+            "/",
+            "/v1",
+            "/v1/",
+            "/v1/chat",
+            "/v2/models",
+            "/v1/v1/models",
+            "/api/models",
+            "/v1/models/",
+        ] {
+            assert_eq!(Route::at(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn writing_inference_implies_invoking_models_and_nothing_else_does() {
+        assert!(
+            Scopes::parse("inference:write")
+                .expect("a known scope")
+                .grants(Scope::ModelInvoke)
+        );
+        for name in [
+            "usage:read",
+            "inference:read",
+            "analytics:read",
+            "keys:write",
+            "admin",
+        ] {
+            assert!(
+                !Scopes::parse(name)
+                    .expect("a known scope")
+                    .grants(Scope::ModelInvoke),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_read_and_printed() {
+        let scopes = Scopes::parse("usage:read, model:invoke").expect("known scopes");
+        assert_eq!(scopes.to_string(), "model:invoke usage:read");
+        assert_eq!(scopes, Scopes::of_new_key());
+        assert_eq!(Scopes::parse("usage:read root"), Err("root".to_owned()));
+    }
+}
