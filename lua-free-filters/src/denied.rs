@@ -183,25 +183,15 @@ pub enum Denied {
         "The key's spend limit is reached: ${available} are left and this call may cost ${needed}. Raise the limit or ask for less output."
     )]
     SpendLimitReached { available: NanoUsd, needed: NanoUsd },
-    #[error(
-        "Other calls in progress have set the remaining credit aside. Try again when they have ended."
-    )]
+    #[error("Other calls in progress have set the remaining credit aside. Try again when they have ended.")]
     CreditsReserved { quota: LimitSource },
-    #[error(
-        "The API key lacks a scope. Required: {}; granted: {granted}.",
-        scope_names(required)
-    )]
-    RouteScopeDenied {
-        required: &'static [Scope],
-        granted: Scopes,
-    },
+    #[error("The API key lacks a scope. Required: {}; granted: {granted}.", scope_names(required))]
+    RouteScopeDenied { required: &'static [Scope], granted: Scopes },
     #[error("The API key may not use the model `{0}`.")]
     ModelNotAllowed(String),
     #[error("The API key may not use any provider of the model `{0}`.")]
     ProviderNotAllowed(String),
-    #[error(
-        "The model `{0}` does not exist or can't be called on this route. GET /v1/models lists those that can."
-    )]
+    #[error("The model `{0}` does not exist or can't be called on this route. GET /v1/models lists those that can.")]
     ModelNotFound(String),
     #[error("There is nothing at this path. The API lives below /v1.")]
     NotFound,
@@ -213,21 +203,12 @@ pub enum Denied {
     BodyTooLarge(u64),
     #[error("The request body has a Content-Encoding. Send it uncompressed.")]
     UnsupportedEncoding,
-    #[error(
-        "The request's headers are too large or too many: at most {bytes_max} bytes, {count_max} headers."
-    )]
+    #[error("The request's headers are too large or too many: at most {bytes_max} bytes, {count_max} headers.")]
     HeadersTooLarge { bytes_max: usize, count_max: usize },
-    #[error(
-        "The model `{0}` has no price on this day, so it can't be charged. Ask the operator to add one."
-    )]
+    #[error("The model `{0}` has no price on this day, so it can't be charged. Ask the operator to add one.")]
     ModelUnpriced(String),
     #[error("Rate limit exceeded: {limit} {unit} per minute. Try again in {retry_after_ms} ms.")]
-    RateLimitExceeded {
-        quota: LimitSource,
-        unit: &'static str,
-        limit: i64,
-        retry_after_ms: u64,
-    },
+    RateLimitExceeded { quota: LimitSource, unit: &'static str, limit: i64, retry_after_ms: u64 },
     #[error("Too many calls at once: the key may run {limit}. Try again when one has ended.")]
     ConcurrencyExceeded { limit: i64 },
     #[error("No provider of the model could answer. Try again.")]
@@ -294,9 +275,7 @@ impl Denied {
         match self {
             Self::InsufficientCredits { .. } => Some(LimitSource::OrganisationBalance),
             Self::SpendLimitReached { .. } => Some(LimitSource::KeySpendLimit),
-            Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => {
-                Some(*quota)
-            }
+            Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => Some(*quota),
             Self::ConcurrencyExceeded { .. } => Some(LimitSource::KeyConcurrency),
             _ => None,
         }
@@ -308,9 +287,7 @@ impl Denied {
         match self.code() {
             Code::InsufficientCredits => Some("add_credits"),
             Code::SpendLimitReached => Some("raise_limit"),
-            Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => {
-                Some("wait")
-            }
+            Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => Some("wait"),
             _ => None,
         }
     }

@@ -142,13 +142,7 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in [
-            "",
-            "key_",
-            "req_0",
-            "org_00000000000000000000000000",
-            "key_zzzzzzzzzzzzzzzzzzzzzzzzzz",
-        ] {
+        for text in ["", "key_", "req_0", "org_00000000000000000000000000", "key_zzzzzzzzzzzzzzzzzzzzzzzzzz"] {
             assert!(text.parse::<KeyId>().is_err(), "{text}");
         }
     }

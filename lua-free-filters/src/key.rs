@@ -22,11 +22,7 @@ impl Token {
     /// Makes a token from 256 random bits. `prefix` is for example `tg_live` (joined by `_`) or `sk-sr-` (ends in its own joint).
     #[must_use]
     pub fn issue(prefix: &str, random: [u8; 32]) -> Self {
-        let joint = if prefix.ends_with(['-', '_']) {
-            ""
-        } else {
-            "_"
-        };
+        let joint = if prefix.ends_with(['-', '_']) { "" } else { "_" };
         let mut text = format!("{prefix}{joint}");
         text.extend(base62(random));
         let checksum = checksum(&text);
@@ -44,11 +40,7 @@ impl Token {
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let secret_at = self.0.len() - SECRET_CHARACTERS - CHECKSUM_CHARACTERS;
-        format!(
-            "{}…{}",
-            &self.0[..secret_at + 4],
-            &self.0[self.0.len() - 2..]
-        )
+        format!("{}…{}", &self.0[..secret_at + 4], &self.0[self.0.len() - 2..])
     }
 }
 
@@ -65,9 +57,7 @@ pub fn is_plausible(token: &str, prefix: &str) -> bool {
         return !token.is_empty() && token.len() <= 512;
     }
     let joint = usize::from(!prefix.ends_with(['-', '_']));
-    if token.len() != prefix.len() + joint + SECRET_CHARACTERS + CHECKSUM_CHARACTERS
-        || !token.is_ascii()
-    {
+    if token.len() != prefix.len() + joint + SECRET_CHARACTERS + CHECKSUM_CHARACTERS || !token.is_ascii() {
         return false;
     }
     let (body, sum) = token.split_at(token.len() - CHECKSUM_CHARACTERS);
@@ -84,9 +74,7 @@ fn base62(bytes: [u8; 32]) -> impl Iterator<Item = char> {
             carry /= 62;
         }
     }
-    digits
-        .into_iter()
-        .map(|digit| BASE62[digit as usize] as char)
+    digits.into_iter().map(|digit| BASE62[digit as usize] as char)
 }
 
 fn checksum(text: &str) -> [u8; CHECKSUM_CHARACTERS] {
@@ -108,11 +96,7 @@ fn crc32(bytes: &[u8]) -> u32 {
             let mut value = index as u32;
             let mut bit = 0;
             while bit < 4 {
-                value = if value & 1 == 1 {
-                    (value >> 1) ^ 0xedb8_8320
-                } else {
-                    value >> 1
-                };
+                value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
                 bit += 1;
             }
             table[index] = value;
@@ -192,9 +176,7 @@ impl Status {
     /// The status of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Live, Self::Disabled, Self::Archived]
-            .into_iter()
-            .find(|status| status.name() == name)
+        [Self::Live, Self::Disabled, Self::Archived].into_iter().find(|status| status.name() == name)
     }
 }
 

@@ -55,8 +55,7 @@ impl FromStr for NanoUsd {
             None => (false, text),
         };
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-        let all_digits =
-            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !all_digits(whole) || !all_digits(fraction) {
             return Err(MoneyError::NotDecimal);
         }
@@ -65,9 +64,7 @@ impl FromStr for NanoUsd {
             return Err(MoneyError::TooFine);
         }
         let whole: i64 = whole.parse().map_err(|_| MoneyError::TooLarge)?;
-        let nanos: i64 = format!("{significant:0<9}")
-            .parse()
-            .map_err(|_| MoneyError::NotDecimal)?;
+        let nanos: i64 = format!("{significant:0<9}").parse().map_err(|_| MoneyError::NotDecimal)?;
         let total = whole
             .checked_mul(NANOS_PER_USD)
             .and_then(|amount| amount.checked_add(nanos))
@@ -152,17 +149,10 @@ mod tests {
     #[test]
     fn what_is_not_dollars_is_refused() {
         for text in ["", ".", "1.", ".5", "1e3", "1,5", "+1", "--1", "٣", " 1"] {
-            assert_eq!(
-                text.parse::<NanoUsd>(),
-                Err(MoneyError::NotDecimal),
-                "{text}"
-            );
+            assert_eq!(text.parse::<NanoUsd>(), Err(MoneyError::NotDecimal), "{text}");
         }
         assert_eq!("0.0000000001".parse::<NanoUsd>(), Err(MoneyError::TooFine));
-        assert_eq!(
-            "9999999999999".parse::<NanoUsd>(),
-            Err(MoneyError::TooLarge)
-        );
+        assert_eq!("9999999999999".parse::<NanoUsd>(), Err(MoneyError::TooLarge));
     }
 
     proptest! {

@@ -74,11 +74,8 @@ impl Price {
     #[must_use]
     pub fn cost(&self, usage: &Usage, tier: Tier) -> NanoUsd {
         let rates = self.rates(usage.input_total(), tier);
-        let exact: i128 = rates
-            .iter()
-            .zip(usage.counts)
-            .map(|(rate, count)| i128::from(*rate) * i128::from(count))
-            .sum();
+        let exact: i128 =
+            rates.iter().zip(usage.counts).map(|(rate, count)| i128::from(*rate) * i128::from(count)).sum();
         let rounded_up = (exact + 999_999).div_euclid(1_000_000);
         NanoUsd(i64::try_from(rounded_up).unwrap_or(i64::MAX))
     }
@@ -87,22 +84,11 @@ impl Price {
     #[must_use]
     pub fn cost_bound(&self, input: u64, output: u64, tier: Tier, writes_cache: bool) -> NanoUsd {
         let rates = self.rates(input, tier);
-        let of = |kinds: &[Kind]| {
-            kinds
-                .iter()
-                .map(|kind| rates[*kind as usize])
-                .max()
-                .unwrap_or(0)
-        };
+        let of = |kinds: &[Kind]| kinds.iter().map(|kind| rates[*kind as usize]).max().unwrap_or(0);
         let written = [Kind::Input, Kind::CacheWrite5m, Kind::CacheWrite1h];
-        let input_rate = of(if writes_cache {
-            &written
-        } else {
-            &written[..1]
-        });
+        let input_rate = of(if writes_cache { &written } else { &written[..1] });
         let output_rate = of(&[Kind::Output, Kind::Reasoning]);
-        let exact = i128::from(input_rate) * i128::from(input)
-            + i128::from(output_rate) * i128::from(output);
+        let exact = i128::from(input_rate) * i128::from(input) + i128::from(output_rate) * i128::from(output);
         NanoUsd(i64::try_from((exact + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX))
     }
 
@@ -131,13 +117,7 @@ mod tests {
         standard[Kind::CacheRead as usize] = 75_000_000;
         standard[Kind::Output as usize] = 600_000_000;
         standard[Kind::Reasoning as usize] = 600_000_000;
-        Price {
-            from_day: 0,
-            standard,
-            flex: None,
-            priority: None,
-            long_context: None,
-        }
+        Price { from_day: 0, standard, flex: None, priority: None, long_context: None }
     }
 
     #[test]
@@ -145,17 +125,11 @@ mod tests {
         let cost = |usage: Usage| price().cost(&usage, Tier::Standard);
         assert_eq!(cost(Usage::of(1_000_000, 1_000_000)), NanoUsd(750_000_000));
         assert_eq!(cost(Usage::of(1, 0)), NanoUsd(150));
-        assert_eq!(
-            cost(Usage::of(7, 3).with(Kind::CacheRead, 5)),
-            NanoUsd(7 * 150 + 5 * 75 + 3 * 600)
-        );
+        assert_eq!(cost(Usage::of(7, 3).with(Kind::CacheRead, 5)), NanoUsd(7 * 150 + 5 * 75 + 3 * 600));
         let mut odd = price();
         odd.standard[Kind::Input as usize] = 1;
         assert_eq!(odd.cost(&Usage::of(1, 0), Tier::Standard), NanoUsd(1));
-        assert_eq!(
-            odd.cost(&Usage::of(1_000_001, 0), Tier::Standard),
-            NanoUsd(2)
-        );
+        assert_eq!(odd.cost(&Usage::of(1_000_001, 0), Tier::Standard), NanoUsd(2));
     }
 
     #[test]
@@ -163,25 +137,15 @@ mod tests {
         let mut long = price();
         let mut rates = long.standard;
         rates[Kind::Input as usize] *= 2;
-        long.long_context = Some(LongContext {
-            above_tokens: 10,
-            rates,
-        });
+        long.long_context = Some(LongContext { above_tokens: 10, rates });
         assert_eq!(long.cost(&Usage::of(10, 0), Tier::Standard), NanoUsd(1_500));
         assert_eq!(long.cost(&Usage::of(11, 0), Tier::Standard), NanoUsd(3_300));
     }
 
     #[test]
     fn the_bound_is_never_below_the_cost() {
-        let usage = Usage::of(60, 20)
-            .with(Kind::CacheRead, 40)
-            .with(Kind::Reasoning, 10);
-        let bound = price().cost_bound(
-            usage.input_total(),
-            usage.output_total(),
-            Tier::Standard,
-            false,
-        );
+        let usage = Usage::of(60, 20).with(Kind::CacheRead, 40).with(Kind::Reasoning, 10);
+        let bound = price().cost_bound(usage.input_total(), usage.output_total(), Tier::Standard, false);
         assert!(bound >= price().cost(&usage, Tier::Standard));
     }
 

@@ -7,9 +7,7 @@ use crate::id::QuotaId;
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicI64, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release,
-};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 /// The window of rates.
 pub const MINUTE_MS: i64 = 60_000;
@@ -69,29 +67,17 @@ impl Spend {
 
     fn take(&self, amount: NanoUsd) -> Result<(), Denied> {
         let limit = self.limit.load(Acquire);
-        let fits = |committed: i64| {
-            committed
-                .checked_add(amount.0)
-                .filter(|total| *total <= limit)
-        };
+        let fits = |committed: i64| committed.checked_add(amount.0).filter(|total| *total <= limit);
         if self.committed.fetch_update(AcqRel, Acquire, fits).is_ok() {
             return Ok(());
         }
         let available = NanoUsd(limit.saturating_sub(self.settled.load(Acquire))).at_least_zero();
         Err(if available >= amount {
-            Denied::CreditsReserved {
-                quota: self.source,
-            }
+            Denied::CreditsReserved { quota: self.source }
         } else if self.source == LimitSource::OrganisationBalance {
-            Denied::InsufficientCredits {
-                available,
-                needed: amount,
-            }
+            Denied::InsufficientCredits { available, needed: amount }
         } else {
-            Denied::SpendLimitReached {
-                available,
-                needed: amount,
-            }
+            Denied::SpendLimitReached { available, needed: amount }
         })
     }
 
@@ -139,12 +125,7 @@ impl Rate {
     /// A rate whose window is empty. `limit` is at most [`RATE_MAX`].
     #[must_use]
     pub fn new(source: LimitSource, unit: &'static str, limit: i64) -> Self {
-        Self {
-            source,
-            unit,
-            limit: AtomicI64::new(limit.min(RATE_MAX)),
-            state: AtomicU64::new(0),
-        }
+        Self { source, unit, limit: AtomicI64::new(limit.min(RATE_MAX)), state: AtomicU64::new(0) }
     }
 
     /// Puts another limit in force at once.
@@ -156,31 +137,17 @@ impl Rate {
     #[must_use]
     pub fn read(&self, now: EpochMs) -> RateReading {
         let state = self.state.load(Acquire);
-        let count = if state >> COUNT_BITS == window_of(now) {
-            (state & COUNT_MASK) as i64
-        } else {
-            0
-        };
+        let count = if state >> COUNT_BITS == window_of(now) { (state & COUNT_MASK) as i64 } else { 0 };
         let limit = self.limit.load(Acquire);
-        RateReading {
-            limit,
-            remaining: (limit - count).max(0),
-            reset_ms: until_next_window(now),
-        }
+        RateReading { limit, remaining: (limit - count).max(0), reset_ms: until_next_window(now) }
     }
 
     fn take(&self, amount: i64, now: EpochMs) -> Result<(), Denied> {
         let window = window_of(now);
         let limit = self.limit.load(Acquire);
         let fits = |state: u64| {
-            let count = if state >> COUNT_BITS == window {
-                state & COUNT_MASK
-            } else {
-                0
-            };
-            let total = count
-                .checked_add(amount as u64)
-                .filter(|total| *total <= limit as u64)?;
+            let count = if state >> COUNT_BITS == window { state & COUNT_MASK } else { 0 };
+            let total = count.checked_add(amount as u64).filter(|total| *total <= limit as u64)?;
             Some(window << COUNT_BITS | total)
         };
         match self.state.fetch_update(AcqRel, Acquire, fits) {
@@ -218,10 +185,7 @@ impl Concurrency {
     /// Nobody is running yet.
     #[must_use]
     pub fn new(limit: i64) -> Self {
-        Self {
-            limit: AtomicI64::new(limit),
-            running: AtomicI64::new(0),
-        }
+        Self { limit: AtomicI64::new(limit), running: AtomicI64::new(0) }
     }
 
     /// Puts another limit in force; running calls go on.
@@ -260,12 +224,7 @@ pub struct Chain {
 
 impl Chain {
     /// Takes what a call may need from every quota, or nothing from any; the refusal names the quota.
-    pub fn reserve(
-        self: &Arc<Self>,
-        money: NanoUsd,
-        tokens: u64,
-        now: EpochMs,
-    ) -> Result<Reservation, Denied> {
+    pub fn reserve(self: &Arc<Self>, money: NanoUsd, tokens: u64, now: EpochMs) -> Result<Reservation, Denied> {
         let mut taken = Reservation {
             chain: Arc::clone(self),
             money,
@@ -327,11 +286,7 @@ impl Reservation {
             spend.settle(self.money, charge);
         }
         if let Some(rate) = &self.chain.tokens {
-            rate.adjust(
-                self.tokens,
-                i64::try_from(tokens_used).unwrap_or(i64::MAX / 2),
-                self.at,
-            );
+            rate.adjust(self.tokens, i64::try_from(tokens_used).unwrap_or(i64::MAX / 2), self.at);
         }
         if let Some(concurrency) = &self.chain.concurrency {
             concurrency.running.fetch_sub(1, AcqRel);
@@ -366,30 +321,12 @@ mod tests {
     const NOW: EpochMs = EpochMs(1_800_000_000_000);
 
     fn chain(limit: i64, balance: i64) -> Arc<Chain> {
-        let spend = |source, amount| {
-            Arc::new(Spend::new(
-                QuotaId(1),
-                source,
-                NanoUsd(amount),
-                NanoUsd::ZERO,
-            ))
-        };
+        let spend = |source, amount| Arc::new(Spend::new(QuotaId(1), source, NanoUsd(amount), NanoUsd::ZERO));
         Arc::new(Chain {
-            requests: Some(Arc::new(Rate::new(
-                LimitSource::KeyRequestsPerMinute,
-                "requests",
-                3,
-            ))),
-            tokens: Some(Arc::new(Rate::new(
-                LimitSource::KeyTokensPerMinute,
-                "tokens",
-                100,
-            ))),
+            requests: Some(Arc::new(Rate::new(LimitSource::KeyRequestsPerMinute, "requests", 3))),
+            tokens: Some(Arc::new(Rate::new(LimitSource::KeyTokensPerMinute, "tokens", 100))),
             concurrency: Some(Arc::new(Concurrency::new(2))),
-            spend: vec![
-                spend(LimitSource::KeySpendLimit, limit),
-                spend(LimitSource::OrganisationBalance, balance),
-            ],
+            spend: vec![spend(LimitSource::KeySpendLimit, limit), spend(LimitSource::OrganisationBalance, balance)],
         })
     }
 
@@ -397,12 +334,7 @@ mod tests {
         (
             chain.requests.as_ref().expect("a rate").read(NOW).remaining,
             chain.tokens.as_ref().expect("a rate").read(NOW).remaining,
-            chain
-                .concurrency
-                .as_ref()
-                .expect("a limit")
-                .running
-                .load(Acquire),
+            chain.concurrency.as_ref().expect("a limit").running.load(Acquire),
             chain.spend[0].reserved().0,
             chain.spend[1].reserved().0,
         )
@@ -411,31 +343,17 @@ mod tests {
     #[test]
     fn a_refusal_takes_nothing_from_any_quota() {
         let chain = chain(10, 4);
-        let denied = chain
-            .reserve(NanoUsd(5), 20, NOW)
-            .expect_err("the balance is too small");
-        assert_eq!(
-            denied,
-            Denied::InsufficientCredits {
-                available: NanoUsd(4),
-                needed: NanoUsd(5)
-            }
-        );
+        let denied = chain.reserve(NanoUsd(5), 20, NOW).expect_err("the balance is too small");
+        assert_eq!(denied, Denied::InsufficientCredits { available: NanoUsd(4), needed: NanoUsd(5) });
         assert_eq!(readings(&chain), (3, 100, 0, 0, 0));
     }
 
     #[test]
     fn settling_charges_once_and_gives_the_rest_back() {
         let chain = chain(10, 10);
-        chain
-            .reserve(NanoUsd(5), 20, NOW)
-            .expect("enough of all")
-            .settle(NanoUsd(2), 7);
+        chain.reserve(NanoUsd(5), 20, NOW).expect("enough of all").settle(NanoUsd(2), 7);
         assert_eq!(readings(&chain), (2, 93, 0, 0, 0));
-        assert_eq!(
-            (chain.spend[0].spent(), chain.spend[1].spent()),
-            (NanoUsd(2), NanoUsd(2))
-        );
+        assert_eq!((chain.spend[0].spent(), chain.spend[1].spent()), (NanoUsd(2), NanoUsd(2)));
     }
 
     #[test]
@@ -450,22 +368,13 @@ mod tests {
         let chain = chain(10, 100);
         let held = chain.reserve(NanoUsd(6), 1, NOW).expect("enough of all");
         assert_eq!(
-            chain
-                .reserve(NanoUsd(6), 1, NOW)
-                .expect_err("six of ten are held"),
-            Denied::CreditsReserved {
-                quota: LimitSource::KeySpendLimit
-            }
+            chain.reserve(NanoUsd(6), 1, NOW).expect_err("six of ten are held"),
+            Denied::CreditsReserved { quota: LimitSource::KeySpendLimit }
         );
         held.settle(NanoUsd(6), 1);
         assert!(matches!(
-            chain
-                .reserve(NanoUsd(6), 1, NOW)
-                .expect_err("six of ten are spent"),
-            Denied::SpendLimitReached {
-                available: NanoUsd(4),
-                ..
-            }
+            chain.reserve(NanoUsd(6), 1, NOW).expect_err("six of ten are spent"),
+            Denied::SpendLimitReached { available: NanoUsd(4), .. }
         ));
     }
 
@@ -474,17 +383,8 @@ mod tests {
         let rate = Rate::new(LimitSource::KeyRequestsPerMinute, "requests", 2);
         let start = EpochMs(NOW.0.div_euclid(MINUTE_MS) * MINUTE_MS);
         assert!(rate.take(2, start).is_ok());
-        let denied = rate
-            .take(1, start.plus(59_000))
-            .expect_err("two of two are taken");
-        assert!(matches!(
-            denied,
-            Denied::RateLimitExceeded {
-                retry_after_ms: 1_000,
-                limit: 2,
-                ..
-            }
-        ));
+        let denied = rate.take(1, start.plus(59_000)).expect_err("two of two are taken");
+        assert!(matches!(denied, Denied::RateLimitExceeded { retry_after_ms: 1_000, limit: 2, .. }));
         assert!(rate.take(1, start.plus(60_000)).is_ok());
         rate.adjust(2, 0, start);
         assert_eq!(rate.read(start.plus(60_000)).remaining, 1);
@@ -493,12 +393,7 @@ mod tests {
     #[test]
     fn exactly_as_many_as_are_paid_for_pass_under_contention() {
         let chain = Arc::new(Chain {
-            spend: vec![Arc::new(Spend::new(
-                QuotaId(1),
-                LimitSource::KeySpendLimit,
-                NanoUsd(700),
-                NanoUsd::ZERO,
-            ))],
+            spend: vec![Arc::new(Spend::new(QuotaId(1), LimitSource::KeySpendLimit, NanoUsd(700), NanoUsd::ZERO))],
             ..Chain::default()
         });
         let passed = AtomicI64::new(0);
@@ -514,10 +409,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(
-            (passed.load(Acquire), chain.spend[0].spent()),
-            (100, NanoUsd(700))
-        );
+        assert_eq!((passed.load(Acquire), chain.spend[0].spent()), (100, NanoUsd(700)));
     }
 
     proptest! {

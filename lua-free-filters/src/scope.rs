@@ -68,9 +68,7 @@ impl Scopes {
     /// What a key has that was made without naming any.
     #[must_use]
     pub fn of_new_key() -> Self {
-        Self::default()
-            .with(Scope::ModelInvoke)
-            .with(Scope::UsageRead)
+        Self::default().with(Scope::ModelInvoke).with(Scope::UsageRead)
     }
 
     /// The set with one more.
@@ -97,22 +95,14 @@ impl Scopes {
 
     /// Reads names separated by spaces or commas; the error is the first unknown name.
     pub fn parse(names: &str) -> Result<Self, String> {
-        names
-            .split([' ', ','])
-            .filter(|name| !name.is_empty())
-            .try_fold(Self::default(), |set, name| {
-                Scope::named(name)
-                    .map(|scope| set.with(scope))
-                    .ok_or_else(|| name.to_owned())
-            })
+        names.split([' ', ',']).filter(|name| !name.is_empty()).try_fold(Self::default(), |set, name| {
+            Scope::named(name).map(|scope| set.with(scope)).ok_or_else(|| name.to_owned())
+        })
     }
 
     /// The names, in the table's order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Scope::ALL
-            .into_iter()
-            .filter(move |scope| self.0 & *scope as u16 != 0)
-            .map(Scope::name)
+        Scope::ALL.into_iter().filter(move |scope| self.0 & *scope as u16 != 0).map(Scope::name)
     }
 }
 
@@ -139,20 +129,12 @@ pub enum Route {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 4] = [
-        Self::ChatCompletions,
-        Self::Messages,
-        Self::Models,
-        Self::Key,
-    ];
+    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Messages, Self::Models, Self::Key];
 
     /// The route of a path below `/v1` or `/api/v1`.
     #[must_use]
     pub fn at(path: &str) -> Option<Self> {
-        let below = path
-            .strip_prefix("/api")
-            .unwrap_or(path)
-            .strip_prefix("/v1")?;
+        let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1")?;
         Self::ALL.into_iter().find(|route| route.path() == below)
     }
 
@@ -224,40 +206,16 @@ mod tests {
             assert_eq!(Route::at(&format!("/api/v1{}", route.path())), Some(route));
             assert_eq!(Route::from_byte(route as u8), Some(route));
         }
-        for path in [
-            "/",
-            "/v1",
-            "/v1/",
-            "/v1/chat",
-            "/v2/models",
-            "/v1/v1/models",
-            "/api/models",
-            "/v1/models/",
-        ] {
+        for path in ["/", "/v1", "/v1/", "/v1/chat", "/v2/models", "/v1/v1/models", "/api/models", "/v1/models/"] {
             assert_eq!(Route::at(path), None, "{path}");
         }
     }
 
     #[test]
     fn writing_inference_implies_invoking_models_and_nothing_else_does() {
-        assert!(
-            Scopes::parse("inference:write")
-                .expect("a known scope")
-                .grants(Scope::ModelInvoke)
-        );
-        for name in [
-            "usage:read",
-            "inference:read",
-            "analytics:read",
-            "keys:write",
-            "admin",
-        ] {
-            assert!(
-                !Scopes::parse(name)
-                    .expect("a known scope")
-                    .grants(Scope::ModelInvoke),
-                "{name}"
-            );
+        assert!(Scopes::parse("inference:write").expect("a known scope").grants(Scope::ModelInvoke));
+        for name in ["usage:read", "inference:read", "analytics:read", "keys:write", "admin"] {
+            assert!(!Scopes::parse(name).expect("a known scope").grants(Scope::ModelInvoke), "{name}");
         }
     }
 

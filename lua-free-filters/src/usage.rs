@@ -70,11 +70,7 @@ impl Kind {
             | Self::CacheWrite1h
             | Self::AudioInput
             | Self::ImageInput => true,
-            Self::Output
-            | Self::Reasoning
-            | Self::AudioOutput
-            | Self::ImageOutput
-            | Self::WebSearch => false,
+            Self::Output | Self::Reasoning | Self::AudioOutput | Self::ImageOutput | Self::WebSearch => false,
         }
     }
 
@@ -103,9 +99,7 @@ impl Usage {
     /// A usage of plain input and output tokens only.
     #[must_use]
     pub fn of(input: u64, output: u64) -> Self {
-        Self::default()
-            .with(Kind::Input, input)
-            .with(Kind::Output, output)
+        Self::default().with(Kind::Input, input).with(Kind::Output, output)
     }
 
     /// The count of one kind.
@@ -140,10 +134,7 @@ impl Usage {
     }
 
     fn sum(&self, wanted: fn(Kind) -> bool) -> u64 {
-        let counts = Kind::ALL
-            .iter()
-            .filter(|kind| wanted(**kind))
-            .map(|kind| self.get(*kind));
+        let counts = Kind::ALL.iter().filter(|kind| wanted(**kind)).map(|kind| self.get(*kind));
         counts.fold(0, u64::saturating_add)
     }
 }
@@ -161,15 +152,7 @@ mod tests {
 
     #[test]
     fn totals_take_every_kind_once() {
-        let mut usage = Usage::default();
-        usage.counts = [1; Kind::ALL.len()];
-        assert_eq!(
-            (
-                usage.input_total(),
-                usage.output_total(),
-                usage.tokens_total()
-            ),
-            (6, 4, 10)
-        );
+        let usage = Usage { counts: [1; Kind::ALL.len()] };
+        assert_eq!((usage.input_total(), usage.output_total(), usage.tokens_total()), (6, 4, 10));
     }
 }

@@ -1,0 +1,585 @@
+//! The few fields of a request body that the gateway reads, in one pass, and the edits it may make, by splicing bytes.
+//!
+//! The gateway must read what the provider will read: a field that stands twice is refused, whichever of the two a
+//! provider would believe.
+
+use crate::denied::Denied;
+use crate::price::Tier;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+/// Tokens that a protocol may add around each message.
+pub const TOKENS_PER_MESSAGE: u64 = 16;
+/// Tokens that a protocol may add around each tool.
+pub const TOKENS_PER_TOOL: u64 = 64;
+/// Tokens that a protocol may add to each request.
+pub const TOKENS_PER_REQUEST: u64 = 16;
+/// Tokens that an image, a file or a sound is estimated at, where its bytes say nothing about them.
+pub const TOKENS_PER_ATTACHMENT: u64 = 2_000;
+/// The longest number that JSON text can hold is longer; the longest that a tokenizer sees of one is not.
+const BYTES_PER_NUMBER: u64 = 24;
+
+/// What a request asks for, as far as the gateway needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The model's name, decoded.
+    pub model: String,
+    /// Whether the answer is to be a stream of events.
+    pub streamed: bool,
+    /// Whether the client asked for a usage event itself.
+    pub include_usage: bool,
+    /// The output limit: the least of those named, in tokens.
+    pub output_limit: Option<u64>,
+    /// How many answers are wanted (`n`).
+    pub choices: u64,
+    /// The tier asked for.
+    pub tier: Tier,
+    /// What decides the number of input tokens.
+    pub weight: Weight,
+    model_at: Range<usize>,
+    stream_options_at: Option<Range<usize>>,
+    members_at: usize,
+}
+
+/// What decides the number of input tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Weight {
+    /// Bytes of text in all members of the body.
+    pub text_bytes: u64,
+    /// Elements of `messages`.
+    pub messages: u64,
+    /// Elements of `tools` or `functions`.
+    pub tools: u64,
+    /// Images, files and sounds.
+    pub attachments: u64,
+    /// Whether the request asks for anything to be written to the provider's cache.
+    pub writes_cache: bool,
+}
+
+impl Weight {
+    /// Tokens around the text.
+    #[must_use]
+    fn constants(&self) -> u64 {
+        TOKENS_PER_REQUEST
+            + TOKENS_PER_MESSAGE * self.messages
+            + TOKENS_PER_TOOL * self.tools
+            + TOKENS_PER_ATTACHMENT * self.attachments
+    }
+
+    /// The most input tokens that the text can make: one a byte, and the constants.
+    #[must_use]
+    pub fn input_bound(&self) -> u64 {
+        self.text_bytes + self.constants()
+    }
+
+    /// What the text usually makes: a token for four bytes.
+    #[must_use]
+    pub fn input_quarter(&self) -> u64 {
+        self.text_bytes.div_ceil(4) + self.constants()
+    }
+}
+
+impl RequestHead {
+    /// The most input tokens that the request can make, where its bytes bound them.
+    #[must_use]
+    pub fn input_bound(&self) -> u64 {
+        self.weight.input_bound()
+    }
+
+    /// The body with another model name, and a usage event asked for if `ask_usage`. Untouched bytes are not copied
+    /// where the body is large; the pieces are to be sent one after the other.
+    #[must_use]
+    pub fn rewrite(&self, body: &Bytes, model: &str, ask_usage: bool) -> Vec<Bytes> {
+        let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+        if model != self.model {
+            let name = serde_json::Value::from(model).to_string();
+            edits.push((self.model_at.clone(), name));
+        }
+        if ask_usage && !self.include_usage {
+            edits.push(match &self.stream_options_at {
+                Some(at) => (at.clone(), with_usage_asked(&body[at.clone()])),
+                None => {
+                    let at = self.members_at;
+                    (at..at, "\"stream_options\":{\"include_usage\":true},".to_owned())
+                }
+            });
+        }
+        edits.sort_by_key(|(at, _)| at.start);
+        splice(body, &edits)
+    }
+}
+
+/// The text of `stream_options` with `include_usage` true and every other member as it was.
+fn with_usage_asked(options: &[u8]) -> String {
+    let members: Option<Vec<(Cow<'_, str>, &RawValue)>> =
+        serde_json::from_slice(options).ok().map(|Members(members)| members);
+    let mut text = String::from("{\"include_usage\":true");
+    for (name, value) in members.unwrap_or_default() {
+        if name != "include_usage" {
+            text.push(',');
+            text.push_str(&serde_json::Value::from(name.as_ref()).to_string());
+            text.push(':');
+            text.push_str(value.get());
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// Bodies up to this size are copied into one piece, because a second write costs more than the copy.
+const COPIED_BYTES_MAX: usize = 64 * 1024;
+
+fn splice(body: &Bytes, edits: &[(Range<usize>, String)]) -> Vec<Bytes> {
+    if edits.is_empty() {
+        return vec![body.clone()];
+    }
+    let mut pieces = Vec::with_capacity(2 * edits.len() + 1);
+    let mut from = 0;
+    for (at, text) in edits {
+        pieces.push(body.slice(from..at.start));
+        pieces.push(Bytes::copy_from_slice(text.as_bytes()));
+        from = at.end;
+    }
+    pieces.push(body.slice(from..));
+    if body.len() > COPIED_BYTES_MAX {
+        return pieces;
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| whole.put_slice(piece));
+    vec![whole.freeze()]
+}
+
+/// Reads the head of a chat request of any protocol.
+pub fn scan(body: &[u8]) -> Result<RequestHead, Denied> {
+    let mut duplicate = None;
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let fields = HeadSeed { duplicate: &mut duplicate }
+        .deserialize(&mut reader)
+        .and_then(|fields| reader.end().map(|()| fields));
+    if let Some(name) = duplicate {
+        return Err(Denied::DuplicateField(name));
+    }
+    let fields =
+        fields.map_err(|error| Denied::InvalidRequest(format!("The request body is not as it should be: {error}.")))?;
+    fields.into_head(body)
+}
+
+/// The top-level members as they stand in the text.
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<&'a RawValue>,
+    stream: Option<bool>,
+    stream_options: Option<&'a RawValue>,
+    max_tokens: Option<Option<u64>>,
+    max_completion_tokens: Option<Option<u64>>,
+    max_output_tokens: Option<Option<u64>>,
+    n: Option<Option<u64>>,
+    service_tier: Option<Cow<'a, str>>,
+    weight: Weight,
+}
+
+impl Fields<'_> {
+    fn into_head(self, body: &[u8]) -> Result<RequestHead, Denied> {
+        let raw = self
+            .model
+            .ok_or_else(|| Denied::InvalidRequest("The request body has no `model`. Name one.".to_owned()))?;
+        let model: String = serde_json::from_str(raw.get())
+            .map_err(|_| Denied::InvalidRequest("`model` is not a string. Send the model's name.".to_owned()))?;
+        let limits = [self.max_tokens, self.max_completion_tokens, self.max_output_tokens];
+        Ok(RequestHead {
+            model,
+            streamed: self.stream.unwrap_or(false),
+            include_usage: self.stream_options.is_some_and(asks_usage),
+            output_limit: limits.into_iter().flatten().flatten().min(),
+            choices: self.n.flatten().unwrap_or(1).max(1),
+            tier: Tier::named(self.service_tier.as_deref().unwrap_or_default()),
+            weight: self.weight,
+            model_at: place(body, raw),
+            stream_options_at: self.stream_options.map(|options| place(body, options)),
+            members_at: memchr::memchr(b'{', body).map_or(0, |brace| brace + 1),
+        })
+    }
+}
+
+fn place(body: &[u8], value: &RawValue) -> Range<usize> {
+    // The value was borrowed from the body, so the difference of their addresses is its offset.
+    let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
+    start..start + value.get().len()
+}
+
+fn asks_usage(options: &RawValue) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Options {
+        include_usage: Option<bool>,
+    }
+    let options: Option<Options> = serde_json::from_str(options.get()).unwrap_or_default();
+    options.and_then(|options| options.include_usage).unwrap_or(false)
+}
+
+struct HeadSeed<'d> {
+    duplicate: &'d mut Option<&'static str>,
+}
+
+impl<'a> DeserializeSeed<'a> for HeadSeed<'_> {
+    type Value = Fields<'a>;
+    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Fields<'a>, D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'a> Visitor<'a> for HeadSeed<'_> {
+    type Value = Fields<'a>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut members: M) -> Result<Fields<'a>, M::Error> {
+        let mut fields = Fields::default();
+        while let Some(Text(name)) = members.next_key()? {
+            let fresh = match name.as_ref() {
+                "model" => once(&mut fields.model, members.next_value()?),
+                "stream" => once(&mut fields.stream, members.next_value::<Option<bool>>()?.unwrap_or(false)),
+                "stream_options" => once(&mut fields.stream_options, members.next_value()?),
+                "max_tokens" => once(&mut fields.max_tokens, members.next_value()?),
+                "max_completion_tokens" => once(&mut fields.max_completion_tokens, members.next_value()?),
+                "max_output_tokens" => once(&mut fields.max_output_tokens, members.next_value()?),
+                "n" => once(&mut fields.n, members.next_value()?),
+                "service_tier" => {
+                    let tier = members.next_value::<Option<Text<'a>>>()?;
+                    once(&mut fields.service_tier, tier.map(|Text(tier)| tier).unwrap_or_default())
+                }
+                other => {
+                    let weight = &mut fields.weight;
+                    weight.text_bytes += other.len() as u64;
+                    let (is_messages, is_tools) = (other == "messages", matches!(other, "tools" | "functions"));
+                    let elements = members.next_value_seed(Weigh { weight, member: Member::Other })?;
+                    weight.messages += if is_messages { elements } else { 0 };
+                    weight.tools += if is_tools { elements } else { 0 };
+                    true
+                }
+            };
+            if !fresh {
+                *self.duplicate = GOVERNED.into_iter().find(|governed| *governed == name);
+                return Err(de::Error::custom("a field stands twice"));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The fields that may stand once only.
+const GOVERNED: [&str; 8] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n",
+    "service_tier",
+];
+
+/// Sets an empty place; says whether it was empty.
+fn once<T>(place: &mut Option<T>, value: T) -> bool {
+    place.replace(value).is_none()
+}
+
+/// A string, borrowed where the text has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'a> de::Deserialize<'a> for Text<'a> {
+    fn deserialize<D: Deserializer<'a>>(reader: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'a> Visitor<'a> for TextVisitor {
+            type Value = Text<'a>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Text<'a>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text<'a>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        reader.deserialize_str(TextVisitor)
+    }
+}
+
+/// The members of an object in their order, values as text.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> de::Deserialize<'a> for Members<'a> {
+    fn deserialize<D: Deserializer<'a>>(reader: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'a> Visitor<'a> for MembersVisitor {
+            type Value = Members<'a>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+            fn visit_map<M: MapAccess<'a>>(self, mut access: M) -> Result<Members<'a>, M::Error> {
+                let mut members = Vec::new();
+                while let Some((Text(name), value)) = access.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        reader.deserialize_map(MembersVisitor)
+    }
+}
+
+/// What weighing the string `base64` gives back.
+const BASE64: u64 = u64::MAX;
+
+/// Adds up what a value weighs, however deep; gives back the number of its elements.
+struct Weigh<'w> {
+    weight: &'w mut Weight,
+    member: Member,
+}
+
+/// What the name of a member says about its value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Member {
+    /// `type`: its value may name an attachment.
+    Type,
+    /// `data` of a source that said it is base64: bytes that are not text.
+    Bytes,
+    /// Anything else.
+    Other,
+}
+
+impl<'a> DeserializeSeed<'a> for Weigh<'_> {
+    type Value = u64;
+    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<u64, D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Weigh<'_> {
+    type Value = u64;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
+        if self.member == Member::Bytes || text.starts_with("data:") {
+            return Ok(0);
+        }
+        if self.member == Member::Type && is_attachment(text) {
+            self.weight.attachments += 1;
+        }
+        self.weight.text_bytes += text.len() as u64;
+        Ok(if text == "base64" { BASE64 } else { 0 })
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<u64, E> {
+        self.weight.text_bytes += 5;
+        Ok(0)
+    }
+
+    fn visit_unit<E>(self) -> Result<u64, E> {
+        self.weight.text_bytes += 4;
+        Ok(0)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<u64, E> {
+        self.weight.text_bytes += BYTES_PER_NUMBER;
+        Ok(0)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<u64, E> {
+        self.weight.text_bytes += BYTES_PER_NUMBER;
+        Ok(0)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<u64, E> {
+        self.weight.text_bytes += BYTES_PER_NUMBER;
+        Ok(0)
+    }
+
+    fn visit_seq<S: SeqAccess<'a>>(self, mut elements: S) -> Result<u64, S::Error> {
+        let mut count = 0;
+        while elements.next_element_seed(Weigh { weight: self.weight, member: Member::Other })?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn visit_map<M: MapAccess<'a>>(self, mut members: M) -> Result<u64, M::Error> {
+        let mut has_bytes = false;
+        let mut count = 0;
+        while let Some(Text(name)) = members.next_key()? {
+            self.weight.text_bytes += name.len() as u64;
+            self.weight.writes_cache |= name == "cache_control";
+            let member = match name.as_ref() {
+                "type" => Member::Type,
+                "data" if has_bytes => Member::Bytes,
+                _ => Member::Other,
+            };
+            let says_base64 = members.next_value_seed(Weigh { weight: self.weight, member })? == BASE64;
+            // A source says `"type": "base64"` before its data.
+            has_bytes |= member == Member::Type && says_base64;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+fn is_attachment(kind: &str) -> bool {
+    matches!(kind, "image_url" | "input_image" | "image" | "document" | "input_audio" | "file" | "input_file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn head(body: &str) -> RequestHead {
+        scan(body.as_bytes()).expect("a valid body")
+    }
+
+    #[test]
+    fn fields_are_read_wherever_they_stand() {
+        let head = head(
+            r#" {"messages":[{"role":"user","content":"hi"}],"n":2,"max_tokens":null,"max_completion_tokens":7,
+            "stream":true,"service_tier":"flex","model":"gpt\u002d4o"} "#,
+        );
+        assert_eq!((head.model.as_str(), head.streamed, head.choices), ("gpt-4o", true, 2));
+        assert_eq!((head.output_limit, head.tier, head.include_usage), (Some(7), Tier::Flex, false));
+        assert_eq!(head.weight.messages, 1);
+    }
+
+    #[test]
+    fn governed_fields_that_stand_twice_are_refused() {
+        for name in GOVERNED {
+            let value = match name {
+                "model" | "service_tier" => "\"x\"",
+                "stream" => "true",
+                "stream_options" => "{}",
+                _ => "1",
+            };
+            let escaped = format!("\\u{:04x}{}", name.as_bytes()[0], &name[1..]);
+            for second in [name, escaped.as_str()] {
+                let body = format!("{{\"{name}\":{value},\"a\":0,\"{second}\":{value}}}");
+                assert_eq!(scan(body.as_bytes()), Err(Denied::DuplicateField(name)), "{body}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_request_is_refused() {
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            "{\"model\":1}",
+            "{\"model\":\"x\"} x",
+            "{\"model\":\"x\",}",
+            "{\"model\":\"x\"",
+            "{\"model\":\"x\",\"max_tokens\":-1}",
+            "{\"model\":\"x\",\"max_tokens\":1.5}",
+            "{\"model\":\"x\",\"stream\":1}",
+            "\u{feff}{\"model\":\"x\"}",
+        ] {
+            assert!(matches!(scan(body.as_bytes()), Err(Denied::InvalidRequest(_))), "{body}");
+        }
+        let deep = format!("{{\"model\":\"x\",\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(scan(deep.as_bytes()), Err(Denied::InvalidRequest(_))));
+    }
+
+    #[test]
+    fn text_is_weighed_by_the_byte_and_attachments_by_the_piece() {
+        let empty = head(r#"{"model":"m","messages":[{"role":"user","content":""}]}"#);
+        let text = head(r#"{"model":"m","messages":[{"role":"user","content":"12345\n"}]}"#);
+        assert_eq!(text.input_bound() - empty.input_bound(), 6);
+        let image = head(
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAA"}},
+            {"type":"image","source":{"type":"base64","media_type":"image/png","data":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}}]}]}"#,
+        );
+        assert_eq!(image.weight.attachments, 2);
+        assert!(image.weight.text_bytes < 120);
+        assert!(
+            head(r#"{"model":"m","system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}"#)
+                .weight
+                .writes_cache
+        );
+    }
+
+    fn rewritten(body: &str, model: &str, ask_usage: bool) -> serde_json::Value {
+        let bytes = Bytes::copy_from_slice(body.as_bytes());
+        let pieces = head(body).rewrite(&bytes, model, ask_usage);
+        serde_json::from_slice(&pieces.concat()).expect("still JSON")
+    }
+
+    #[test]
+    fn edits_change_what_they_name_and_nothing_else() {
+        let body = r#"{"messages":[],"stream":true,"model":"a"}"#;
+        assert_eq!(
+            rewritten(body, "a", false).to_string(),
+            serde_json::from_str::<serde_json::Value>(body).expect("JSON").to_string()
+        );
+        assert_eq!(
+            rewritten(body, "b\"", true),
+            json!({"messages": [], "stream": true, "model": "b\"", "stream_options": {"include_usage": true}})
+        );
+        for options in ["null", "{}", r#"{"include_usage":false}"#, r#"{"include_usage":null}"#] {
+            let body = format!(r#"{{"model":"a","stream_options":{options},"stream":true}}"#);
+            assert_eq!(rewritten(&body, "a", true)["stream_options"], json!({"include_usage": true}), "{options}");
+        }
+        let body = r#"{"model":"a","stream_options":{"include_obfuscation":false,"include_usage":false}}"#;
+        assert_eq!(
+            rewritten(body, "a", true)["stream_options"],
+            json!({"include_usage": true, "include_obfuscation": false})
+        );
+    }
+
+    #[test]
+    fn large_bodies_are_not_copied() {
+        let body = Bytes::from(format!(r#"{{"messages":["{}"],"model":"a"}}"#, "x".repeat(100_000)));
+        let pieces = scan(&body).expect("valid").rewrite(&body, "b", false);
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces[0].as_ptr(), body.as_ptr());
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(|value| json!(value)),
+            any::<i64>().prop_map(|value| json!(value)),
+            any::<f64>().prop_map(|value| json!(value)),
+            any::<String>().prop_map(|value| json!(value)),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(|values| json!(values)),
+                prop::collection::btree_map("[a-z_]{1,8}|type|data|model", inner, 0..6)
+                    .prop_map(|members| json!(members)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_scan_agrees_with_serde_json_or_refuses(messages in any_json(), model in any::<String>(), limit in any::<Option<u64>>(), cut in any::<prop::sample::Index>()) {
+            let value = json!({"a": messages, "model": model, "max_tokens": limit, "messages": messages});
+            let text = value.to_string();
+            let read = scan(text.as_bytes()).expect("valid");
+            prop_assert_eq!(&read.model, &model);
+            prop_assert_eq!(read.output_limit, limit);
+            prop_assert!(read.weight.text_bytes as usize <= 24 * text.len());
+            let cut = cut.index(text.len());
+            if text.is_char_boundary(cut) {
+                prop_assert!(scan(&text.as_bytes()[..cut]).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a call is charged, on every way out.
+
+use crate::catalogue::Model;
+use crate::denied::Code;
+use crate::money::NanoUsd;
+use crate::ports::{Intent, Outcome, Terminal};
+use crate::request_head::RequestHead;
+use crate::reserve;
+use crate::resolve::Choice;
+use crate::tally::Tally;
+use crate::time::EpochMs;
+use crate::usage::Usage;
+use std::sync::Arc;
+
+/// How a call ended, as the relay saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// The status that the client got, 0 if none.
+    pub status: u16,
+    /// Why it failed.
+    pub error: Option<Code>,
+    /// Providers tried.
+    pub attempts: u8,
+    /// When.
+    pub ended: EpochMs,
+    /// Milliseconds from admission to the first byte for the client.
+    pub first_byte_ms: u32,
+}
+
+/// The books' line for a call. Whoever refused or was never reached is paid nothing.
+pub(crate) fn terminal(
+    intent: &Intent,
+    model: &Model,
+    head: &RequestHead,
+    choice: &Choice,
+    tally: &Tally,
+    end: End,
+) -> Terminal {
+    let candidate = &model.candidates[choice.index];
+    let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
+    let (usage, estimated) = match end.outcome {
+        Outcome::Refused | Outcome::Unreached => (Usage::default(), false),
+        Outcome::Complete | Outcome::ClientGone | Outcome::UpstreamFailed | Outcome::Recovered | Outcome::Abandoned => {
+            tally.usage(intent.input_estimate)
+        }
+    };
+    Terminal {
+        call: intent.call,
+        outcome: end.outcome,
+        estimated,
+        status: end.status,
+        error: end.error,
+        provider: Arc::clone(&candidate.provider),
+        price: choice.price.id,
+        tier,
+        usage,
+        charge: choice.price.price.cost(&usage, tier),
+        attempts: end.attempts,
+        ended: end.ended,
+        first_byte_ms: end.first_byte_ms,
+    }
+}
+
+/// What a call that died with its process is charged: the input as estimated, never above what was set aside.
+pub(crate) fn recovery_charge(choice: &Choice, input_tokens: u64, reserved: NanoUsd) -> NanoUsd {
+    let input = Usage::of(input_tokens, 0);
+    choice.price.price.cost(&input, crate::price::Tier::Standard).min(reserved)
+}
