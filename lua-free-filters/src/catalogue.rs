@@ -17,7 +17,9 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Puts the models together; the error is a name that two of them claim.
-    pub fn new(models: Vec<Model>) -> Result<Self, String> {
+    pub fn new(mut models: Vec<Model>) -> Result<Self, String> {
+        let candidates = models.iter_mut().flat_map(|model| model.candidates.iter_mut());
+        candidates.enumerate().for_each(|(number, candidate)| candidate.number = number);
         let models: Vec<Arc<Model>> = models.into_iter().map(Arc::new).collect();
         let mut by_name = HashMap::new();
         for model in &models {
@@ -34,6 +36,11 @@ impl Catalogue {
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
         self.by_name.get(name)
+    }
+
+    /// All candidates of all models, in the order of their numbers.
+    pub fn candidates(&self) -> impl Iterator<Item = (&Arc<Model>, &Candidate)> {
+        self.models.iter().flat_map(|model| model.candidates.iter().map(move |candidate| (model, candidate)))
     }
 
     /// All models in the order of the file.
@@ -67,6 +74,8 @@ pub struct Model {
 /// One way to have a model served.
 #[derive(Debug)]
 pub struct Candidate {
+    /// Its place among all candidates of the catalogue; [`Catalogue::new`] sets it.
+    pub number: usize,
     /// The provider's name in the configuration.
     pub provider: Arc<str>,
     /// The protocol that it speaks.

@@ -169,6 +169,15 @@ impl Route {
         }
     }
 
+    /// Whether it only tells a key about itself: no model, no money.
+    #[must_use]
+    pub fn is_inspection(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Messages => false,
+            Self::Models | Self::Key => true,
+        }
+    }
+
     /// The protocol that it speaks.
     #[must_use]
     pub fn dialect(self) -> Dialect {
