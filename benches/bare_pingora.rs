@@ -34,11 +34,7 @@ impl ProxyHttp for PassThrough {
 
     fn new_ctx(&self) {}
 
-    async fn upstream_peer(
-        &self,
-        _session: &mut Session,
-        _context: &mut (),
-    ) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, _context: &mut ()) -> pingora::Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 }
@@ -55,9 +51,7 @@ fn main() {
     };
     let mut server = Server::new_with_opt_and_conf(Opt::default(), configuration);
     server.bootstrap();
-    let pass_through = PassThrough {
-        upstream: arguments.upstream,
-    };
+    let pass_through = PassThrough { upstream: arguments.upstream };
     let mut service = http_proxy_service(&server.configuration, pass_through);
     service.add_tcp(&arguments.listen.to_string());
     server.add_service(service);

@@ -46,11 +46,8 @@ struct Answers {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
-    let answers: &'static Answers = Box::leak(Box::new(Answers {
-        completion: completion(),
-        events: events(),
-        pace_us: arguments.token_us,
-    }));
+    let answers: &'static Answers =
+        Box::leak(Box::new(Answers { completion: completion(), events: events(), pace_us: arguments.token_us }));
     let listener = TcpListener::bind(arguments.listen).await?;
     loop {
         let (connection, _) = listener.accept().await?;
@@ -75,16 +72,8 @@ async fn answer(
             "text/event-stream; charset=utf-8",
             Either::Right(StreamBody::new(play(&parts.headers, answers))),
         ),
-        (true, false) => (
-            StatusCode::OK,
-            "application/json",
-            Either::Left(Full::new(answers.completion.clone())),
-        ),
-        (false, _) => (
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            Either::Left(Full::default()),
-        ),
+        (true, false) => (StatusCode::OK, "application/json", Either::Left(Full::new(answers.completion.clone()))),
+        (false, _) => (StatusCode::NOT_FOUND, "text/plain", Either::Left(Full::default())),
     };
     let response = Response::builder()
         .status(status)
@@ -135,24 +124,18 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 const USAGE: &str = r#"{"prompt_tokens":205,"completion_tokens":100,"total_tokens":305,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}"#;
 
 fn completion() -> Bytes {
-    let content =
-        "The quick brown fox jumps over the lazy dog, and the dog does not mind. ".repeat(6);
+    let content = "The quick brown fox jumps over the lazy dog, and the dog does not mind. ".repeat(6);
     Bytes::from(format!(
         r#"{{"id":"chatcmpl-CXbenchbenchbenchbenchbenchb","object":"chat.completion","created":1790000000,"model":"gpt-4o-mini-2024-07-18","choices":[{{"index":0,"message":{{"role":"assistant","content":"{content}","refusal":null,"annotations":[]}},"logprobs":null,"finish_reason":"stop"}}],"usage":{USAGE},"service_tier":"default","system_fingerprint":"fp_benchbench"}}"#
     ))
 }
 
 fn events() -> Vec<Bytes> {
-    let words = [
-        " The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", ".",
-    ];
+    let words = [" The", " quick", " brown", " fox", " jumps", " over", " the", " lazy", " dog", "."];
     let role = r#"{"role":"assistant","content":"","refusal":null}"#;
     let mut events = vec![chunk(&choice(role, "null"), "null")];
     for word in words.iter().cycle().take(DELTAS) {
-        events.push(chunk(
-            &choice(&format!(r#"{{"content":"{word}"}}"#), "null"),
-            "null",
-        ));
+        events.push(chunk(&choice(&format!(r#"{{"content":"{word}"}}"#), "null"), "null"));
     }
     events.push(chunk(&choice("{}", r#""stop""#), "null"));
     events.push(chunk("", USAGE));

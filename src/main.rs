@@ -1,1 +1,68 @@
-fn main() {}
+//! The command line: arguments → configuration → [`tollgate::app`].
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tollgate::{app, cli, config, demo, simulated_provider};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The gateway that platform teams put in front of model providers.
+#[derive(Parser)]
+#[command(name = "tollgate", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve {
+        /// The configuration file.
+        #[arg(long, default_value = "conf/tollgate.toml")]
+        config: PathBuf,
+    },
+    /// Validate a configuration, offline; every error names file, line and key.
+    Check {
+        /// The configuration file.
+        #[arg(long, default_value = "conf/tollgate.toml")]
+        config: PathBuf,
+    },
+    /// Run everything embedded: a simulated provider, an organisation with credit, a key, and lines to paste.
+    Demo(demo::Options),
+    /// Run the simulated provider alone, for benches and tests.
+    SimulateProvider(simulated_provider::Options),
+    #[command(flatten)]
+    Records(cli::Command),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve { config } => match config::Config::load(&config) {
+            Ok(loaded) => app::serve(loaded, Some(config), app::Announcement::Log),
+            Err(errors) => report(&errors),
+        },
+        Command::Check { config } => match config::check(&config) {
+            Ok(summary) => {
+                println!("{summary}");
+                ExitCode::SUCCESS
+            }
+            Err(errors) => {
+                eprintln!("{errors}");
+                ExitCode::from(2)
+            }
+        },
+        Command::Demo(options) => demo::run(options),
+        Command::SimulateProvider(options) => app::simulate_provider(options),
+        Command::Records(command) => app::run_records(command),
+    }
+}
+
+fn report(errors: &[config::ConfigError]) -> ExitCode {
+    for error in errors {
+        eprintln!("{error}");
+    }
+    ExitCode::from(2)
+}

@@ -222,3 +222,174 @@ pub struct Settled {
     /// The provider billed more than was set aside.
     pub bound_exceeded: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::{InputEstimate, PriceVersion};
+    use crate::denied::LimitSource;
+    use crate::dialect::Dialect;
+    use crate::id::{KeyId, OrgId, QuotaId};
+    use crate::key::{Glob, Status, Token};
+    use crate::memory::{MemoryJournal, MemoryKeys};
+    use crate::money::NanoUsd;
+    use crate::price::{Price, Tier};
+    use crate::quota::{Chain, Spend};
+    use crate::request_head;
+    use crate::scope::Scopes;
+    use crate::usage::{Kind, Usage};
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    const NOW: EpochMs = EpochMs(1_800_000_000_000);
+    const BODY: &[u8] = br#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}"#;
+
+    /// The ports in memory are ready at once.
+    fn ready<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => panic!("a port in memory waited"),
+        }
+    }
+
+    fn key(change: impl FnOnce(&mut Key)) -> Key {
+        let spend = Spend::new(QuotaId(7), LimitSource::KeySpendLimit, NanoUsd(1_000_000), NanoUsd::ZERO);
+        let mut key = Key {
+            id: KeyId(1),
+            name: "k".into(),
+            org: OrgId(2),
+            org_suspended: false,
+            status: Status::Live,
+            expires: None,
+            scopes: Scopes::of_new_key(),
+            models: Vec::new(),
+            providers: Vec::new(),
+            chain: Arc::new(Chain { spend: vec![Arc::new(spend)], ..Chain::default() }),
+        };
+        change(&mut key);
+        key
+    }
+
+    fn catalogue() -> Catalogue {
+        let mut standard = [0; Kind::ALL.len()];
+        standard[Kind::Input as usize] = 1_000_000;
+        standard[Kind::Output as usize] = 10_000_000;
+        let price = Price { from_day: 0, standard, flex: None, priority: None, long_context: None };
+        let candidate = Candidate {
+            number: 0,
+            provider: "p".into(),
+            dialect: Dialect::OpenaiChat,
+            model: "m-1".into(),
+            priority: 0,
+            weight: 1,
+            input_estimate: InputEstimate::Bound,
+            default_tier: Tier::Standard,
+            prices: vec![Arc::new(PriceVersion::new(price))],
+        };
+        let model = Model {
+            id: "m".into(),
+            aliases: vec!["alias".into()],
+            context_tokens: 1_000,
+            output_tokens_max: 100,
+            output_limit_field: "max_tokens".into(),
+            output_limit_min: 1,
+            hidden_output: false,
+            candidates: vec![candidate],
+        };
+        Catalogue::new(vec![model]).expect("one model")
+    }
+
+    fn authenticate(key: Key, token: Option<&str>) -> Result<Authenticated, Denied> {
+        let pepper = Pepper::new(&[1; 32]).expect("long enough");
+        let issued = Token::issue("tg_live", [3; 32]);
+        let keys = MemoryKeys([(pepper.lookup(issued.reveal()), Arc::new(key))].into());
+        let received = Received { call: CallId(9), route: Route::ChatCompletions, at: NOW };
+        let token = token.map(|token| if token == "issued" { issued.reveal() } else { token });
+        ready(received.authenticate(token, "tg_live", &pepper, &keys))
+    }
+
+    fn admitted(journal: &MemoryJournal) -> Admitted {
+        let head = request_head::scan(BODY).expect("valid");
+        let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
+        authenticated.resolve(head, &catalogue()).expect("a model").admit(16, journal).expect("enough credit")
+    }
+
+    fn end(outcome: Outcome) -> End {
+        End { outcome, status: 200, error: None, attempts: 1, ended: NOW, first_byte_ms: 3 }
+    }
+
+    #[test]
+    fn only_a_usable_key_is_authenticated() {
+        assert!(authenticate(key(|_| {}), Some("issued")).is_ok());
+        let refused = |key: Key, token| authenticate(key, token).expect_err("refused");
+        assert_eq!(refused(key(|_| {}), None), Denied::MissingCredentials);
+        assert_eq!(refused(key(|_| {}), Some("someone-else's")), Denied::InvalidApiKey);
+        assert_eq!(refused(key(|key| key.status = Status::Disabled), Some("issued")), Denied::KeyDisabled);
+        assert_eq!(refused(key(|key| key.status = Status::Archived), Some("issued")), Denied::KeyArchived);
+        assert_eq!(refused(key(|key| key.expires = Some(NOW)), Some("issued")), Denied::KeyExpired);
+        assert_eq!(refused(key(|key| key.org_suspended = true), Some("issued")), Denied::OrganisationSuspended);
+        let scopes = Scopes::parse("usage:read").expect("a scope");
+        assert!(matches!(refused(key(|key| key.scopes = scopes), Some("issued")), Denied::RouteScopeDenied { .. }));
+    }
+
+    #[test]
+    fn only_an_allowed_and_priced_model_is_resolved() {
+        let resolve = |change: fn(&mut Key), name: &str| {
+            let body = format!(r#"{{"model":"{name}"}}"#);
+            let head = request_head::scan(body.as_bytes()).expect("valid");
+            authenticate(key(change), Some("issued")).expect("a live key").resolve(head, &catalogue()).map(|_| ())
+        };
+        assert_eq!(resolve(|_| {}, "alias"), Ok(()));
+        assert_eq!(resolve(|_| {}, "other"), Err(Denied::ModelNotFound("other".to_owned())));
+        assert_eq!(
+            resolve(|key| key.models = vec![Glob("x*".into())], "m"),
+            Err(Denied::ModelNotAllowed("m".to_owned()))
+        );
+        assert_eq!(
+            resolve(|key| key.providers = vec![Glob("x".into())], "m"),
+            Err(Denied::ProviderNotAllowed("m".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_call_is_charged_what_it_used_and_written_down_once() {
+        let journal = MemoryJournal::default();
+        let mut call = admitted(&journal);
+        let bound = call.intent().reserved;
+        call.progress.tally.report(Usage::of(5, 10), true);
+        let key = Arc::clone(call.key());
+        let settled = call.settle(end(Outcome::Complete));
+        assert_eq!(settled.terminal.charge, NanoUsd(5 + 100));
+        assert!(!settled.bound_exceeded && bound > settled.terminal.charge);
+        assert_eq!((key.chain.spend[0].spent(), key.chain.spend[0].reserved()), (NanoUsd(105), NanoUsd::ZERO));
+        let (intent, ends) = journal.calls().remove(&CallId(9)).expect("written down");
+        assert_eq!((intent.quotas, ends.len()), (vec![QuotaId(7)], 1));
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_half_way_is_charged_what_was_relayed() {
+        let journal = MemoryJournal::default();
+        let mut call = admitted(&journal);
+        let key = Arc::clone(call.key());
+        let input = call.intent().input_estimate;
+        call.progress.is_asked = true;
+        call.progress.tally.relay_text(8);
+        drop(call);
+        let (_, ends) = journal.calls().remove(&CallId(9)).expect("written down");
+        assert_eq!((ends.len(), ends[0].outcome, ends[0].estimated), (1, Outcome::Abandoned, true));
+        assert_eq!(ends[0].usage, Usage::of(input, 2));
+        assert_eq!((key.chain.spend[0].spent(), key.chain.spend[0].reserved()), (ends[0].charge, NanoUsd::ZERO));
+    }
+
+    #[test]
+    fn whoever_refused_is_paid_nothing() {
+        let journal = MemoryJournal::default();
+        let call = admitted(&journal);
+        assert_eq!(call.settle(end(Outcome::Refused)).terminal.charge, NanoUsd::ZERO);
+        let call = admitted(&journal);
+        drop(call);
+        let (_, ends) = journal.calls().remove(&CallId(9)).expect("written down");
+        assert_eq!((ends[0].outcome, ends[0].charge), (Outcome::Unreached, NanoUsd::ZERO));
+    }
+}

@@ -1,0 +1,434 @@
+//! The composition root: the only file that sees every part, and how the process starts and stops.
+
+use crate::certificates::Certificates;
+use crate::config::reload::{Reloaded, Watcher};
+use crate::config::{self, Config, LogFormat};
+use crate::control::{self, Vitals};
+use crate::metrics::{KeyLookups, Metrics, Snapshot};
+use crate::proxy::{Activity, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
+use crate::store::journal::{self, Journal, JournalCounts, Shipper};
+use crate::store::key_cache::{KeyCache, KeyCacheSettings};
+use crate::store::{Store, StoreError};
+use crate::{cli, clock, simulated_provider};
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use filters::id::PriceId;
+use filters::price::Price;
+use pingora::apps::HttpServerOptions;
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector;
+use pingora::listeners::tls::TlsSettings;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::services::listening::Service;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The runtime of everything but the data plane: store, shipper, listeners of the control plane. It lives as long as the
+/// process, because connections of the store belong to it.
+static BACKGROUND: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .expect("a process that can't start threads can't do anything else either")
+});
+
+/// What is said when the gateway is ready.
+pub enum Announcement {
+    /// A line in the log.
+    Log,
+    /// This text on the standard output.
+    Print(String),
+}
+
+/// Waits for a future of the control plane.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    BACKGROUND.block_on(future)
+}
+
+/// Runs a command of the records.
+#[must_use]
+pub fn run_records(command: cli::Command) -> ExitCode {
+    let surroundings = cli::Surroundings { now: clock::now(), out: &mut std::io::stdout() };
+    match BACKGROUND.block_on(cli::run(command, surroundings)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+/// Starts the simulated provider in this process.
+pub fn start_simulated_provider(options: simulated_provider::Options) -> std::io::Result<SocketAddr> {
+    let (address, _) = BACKGROUND.block_on(simulated_provider::start(options))?;
+    Ok(address)
+}
+
+/// Runs the simulated provider alone.
+#[must_use]
+pub fn simulate_provider(options: simulated_provider::Options) -> ExitCode {
+    match BACKGROUND.block_on(simulated_provider::start(options)) {
+        Ok((address, task)) => {
+            println!("{{\"url\":\"http://{address}\"}}");
+            // It ends when it is killed.
+            let _ = BACKGROUND.block_on(task);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("the simulated provider can't listen: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the gateway until it is told to stop. `file` is watched for changes, if the configuration came from one.
+#[must_use]
+pub fn serve(config: Config, file: Option<PathBuf>, announcement: Announcement) -> ExitCode {
+    start_log(&config.log);
+    let parts = match BACKGROUND.block_on(Parts::open(&config)) {
+        Ok(parts) => parts,
+        Err(problem) => {
+            eprintln!("tollgate can't start: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let server = match server(&config, &parts) {
+        Ok(server) => server,
+        Err(problem) => {
+            eprintln!("tollgate can't start: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let limits = config.gateway.limits.clone();
+    let listeners = (config.gateway.listen.clone(), config.control.listen, config.metrics.listen);
+    if let Err(problem) = parts.start_background(config, file) {
+        eprintln!("tollgate can't start: the control or metrics listener: {problem}");
+        return ExitCode::FAILURE;
+    }
+    parts.vitals.ready.store(true, Ordering::Release);
+    announce(&announcement, &listeners);
+    let stop = Stop { parts: Arc::new(parts), drain_delay: limits.drain_delay, drain_timeout: limits.drain_timeout };
+    server.run(RunArgs { shutdown_signal: Box::new(stop) });
+    ExitCode::SUCCESS
+}
+
+fn announce(announcement: &Announcement, (gateway, control, metrics): &(Vec<SocketAddr>, SocketAddr, SocketAddr)) {
+    match announcement {
+        Announcement::Log => tracing::info!(?gateway, %control, %metrics, "tollgate is ready"),
+        Announcement::Print(text) => println!("{text}"),
+    }
+}
+
+fn start_log(log: &config::Log) {
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},pingora_core=warn,pingora_proxy=warn", log.level))
+        .unwrap_or_default();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process keeps the first log.
+    let _ = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        LogFormat::Text => builder.compact().try_init(),
+    };
+}
+
+/// Everything that is put together at the start.
+struct Parts {
+    gateway: Arc<Gateway>,
+    keys: KeyCache,
+    metrics: Arc<Metrics>,
+    vitals: Arc<Vitals>,
+    certificates: Option<Arc<Certificates>>,
+    shipper: Mutex<Option<Shipper>>,
+    shipping: Mutex<Option<JoinHandle<()>>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Parts {
+    /// Opens the books, closes what a killed process left open, ships it, and only then takes keys in.
+    async fn open(config: &Config) -> Result<Self, Box<dyn std::error::Error>> {
+        let store = Store::open(&config.data_dir).await?;
+        remember_prices(&store, config).await?;
+        let (journal, recovered) = Journal::open(journal_settings(config), clock::now())?;
+        let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
+        let shipped = shipper.ship_all().await?;
+        if shipped > 0 {
+            tracing::info!(?recovered, shipped, "what an earlier process left is on the books");
+        }
+        let settings = KeyCacheSettings {
+            entries_max: config.keys.cache_entries_max,
+            unknown_max: config.keys.negative_entries_max,
+            ..KeyCacheSettings::default()
+        };
+        let keys = KeyCache::new(store.clone(), settings).await?;
+        let metrics = Arc::new(Metrics::default());
+        let journal_counts = journal.counts();
+        let gateway = Arc::new(Gateway {
+            runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
+            keys: Arc::new(keys.clone()),
+            pepper: store.pepper().clone(),
+            journal: Arc::new(journal),
+            metrics: Arc::clone(&metrics),
+            connector: Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS_MAX))),
+            activity: Arc::new(Activity::default()),
+            options: server_options(config),
+            call_salt: call_salt()?,
+        });
+        let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
+        let scrape = Scrape { gateway: Arc::clone(&gateway), journal: journal_counts, keys: keys.clone() };
+        let render = move || scrape.gateway.metrics.render(&scrape.snapshot());
+        let vitals = Arc::new(Vitals { ready: AtomicBool::new(false), metrics: Box::new(render) });
+        let (stopping, _) = watch::channel(false);
+        Ok(Self {
+            gateway,
+            keys,
+            metrics,
+            vitals,
+            certificates,
+            shipper: Mutex::new(Some(shipper)),
+            shipping: Mutex::default(),
+            stopping,
+        })
+    }
+
+    /// Starts what runs beside the data plane.
+    fn start_background(&self, config: Config, file: Option<PathBuf>) -> std::io::Result<()> {
+        BACKGROUND.block_on(control::serve(config.control.listen, config.metrics.listen, Arc::clone(&self.vitals)))?;
+        if let Some(mut shipper) = self.shipper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let stopping = self.stopping.subscribe();
+            let shipping = BACKGROUND.spawn(async move {
+                shipper.run(stopping).await;
+                if let Err(error) = shipper.ship_all().await {
+                    tracing::error!(%error, "calls stay in the journal until the next start");
+                }
+            });
+            *self.shipping.lock().unwrap_or_else(PoisonError::into_inner) = Some(shipping);
+        }
+        let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
+        BACKGROUND.spawn(async move { keys.run(stopping).await });
+        BACKGROUND.spawn(refresh_addresses(Arc::clone(&self.gateway)));
+        if let Some(file) = file {
+            self.watch_configuration(config, file)?;
+        }
+        Ok(())
+    }
+
+    /// Has the configuration read anew when a file changes or SIGHUP comes.
+    fn watch_configuration(&self, config: Config, file: PathBuf) -> std::io::Result<()> {
+        let watcher = Watcher::new(&file, Arc::new(ArcSwap::from_pointee(config)));
+        let (gateway, metrics, certificates) =
+            (Arc::clone(&self.gateway), Arc::clone(&self.metrics), self.certificates.clone());
+        let (trigger, triggers) = std::sync::mpsc::channel();
+        let apply = move |reloaded| apply_reload(reloaded, &gateway, &metrics, certificates.as_deref());
+        std::thread::Builder::new().name("configuration".to_owned()).spawn(move || watcher.run(&triggers, apply))?;
+        BACKGROUND.spawn(async move {
+            let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+            while hangup.recv().await.is_some() && trigger.send(()).is_ok() {}
+        });
+        Ok(())
+    }
+
+    /// Puts everything that has ended on the books.
+    async fn finish(&self) {
+        // The error says that nothing listens any more, which is what is wanted.
+        let _ = self.stopping.send(true);
+        let shipping = self.shipping.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(shipping) = shipping
+            && shipping.await.is_err()
+        {
+            tracing::error!("the shipper panicked; calls stay in the journal until the next start");
+        }
+    }
+}
+
+fn apply_reload(reloaded: Reloaded, gateway: &Gateway, metrics: &Metrics, certificates: Option<&Certificates>) {
+    let applied = match reloaded {
+        Reloaded::Published(config) => {
+            let store_prices = BACKGROUND.block_on(async {
+                let store = Store::open(&config.data_dir).await?;
+                remember_prices(&store, &config).await?;
+                store.close().await;
+                Ok::<(), StoreError>(())
+            });
+            store_prices
+                .map_err(|error| error.to_string())
+                .and_then(|()| replace_runtime(&config, gateway, certificates))
+        }
+        Reloaded::Refused(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    };
+    metrics.config_reloaded(applied.is_ok());
+    match applied {
+        Ok(()) => tracing::info!("the new configuration is in force"),
+        Err(problem) => tracing::error!(problem, "the old configuration stays in force"),
+    }
+}
+
+fn replace_runtime(config: &Config, gateway: &Gateway, certificates: Option<&Certificates>) -> Result<(), String> {
+    let runtime = Runtime::new(config, &gateway.metrics)?;
+    if let (Some(certificates), Some(tls)) = (certificates, &config.gateway.tls) {
+        certificates.reload(tls)?;
+    }
+    gateway.runtime.store(Arc::new(runtime));
+    Ok(())
+}
+
+/// What `/metrics` is made of.
+struct Scrape {
+    gateway: Arc<Gateway>,
+    journal: Arc<JournalCounts>,
+    keys: KeyCache,
+}
+
+impl Scrape {
+    fn snapshot(&self) -> Snapshot {
+        let now = clock::now();
+        self.gateway.runtime.load().providers().iter().for_each(|provider| provider.show_health(now));
+        let (journal, keys) = (&self.journal, self.keys.counts());
+        Snapshot {
+            journal_lag_records: journal.lag_records(),
+            journal_lag: Duration::from_millis(journal.lag_ms.load(Ordering::Relaxed)),
+            journal_bytes: journal.bytes.load(Ordering::Relaxed),
+            journal_failures: journal.failures.load(Ordering::Relaxed),
+            shipped_calls: journal.shipped.load(Ordering::Relaxed),
+            ship_failures: journal.ship_failures.load(Ordering::Relaxed),
+            recovered_calls: journal.recovered.load(Ordering::Relaxed),
+            key_lookups: KeyLookups {
+                memory: keys.memory.load(Ordering::Relaxed),
+                store: keys.store.load(Ordering::Relaxed),
+                unknown: keys.unknown.load(Ordering::Relaxed),
+                failed: keys.failed.load(Ordering::Relaxed),
+            },
+            key_cache_entries: keys.entries.load(Ordering::Relaxed) as u64,
+        }
+    }
+}
+
+fn journal_settings(config: &Config) -> journal::Settings {
+    journal::Settings {
+        dir: config.data_dir.clone(),
+        segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
+        bytes_max: config.journal.bytes_max,
+        keep_hours: config.journal.keep_hours,
+        sync_ms: config.journal.sync_ms,
+        ship_ms: config.journal.ship_ms,
+    }
+}
+
+fn server(config: &Config, parts: &Parts) -> Result<Server, Box<dyn std::error::Error>> {
+    let conf = ServerConf {
+        threads: config.gateway.threads,
+        // The process ends itself when its last call is on the books; this only bounds the wait.
+        grace_period_seconds: Some(config.gateway.limits.drain_timeout.as_secs() + 1),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
+    server.bootstrap();
+    let mut service = Service::new("gateway".to_owned(), Door::new(Arc::clone(&parts.gateway)));
+    for address in &config.gateway.listen {
+        service.add_tcp(&address.to_string());
+    }
+    if let (Some(tls), Some(certificates)) = (&config.gateway.tls, &parts.certificates) {
+        for address in &tls.listen {
+            let mut settings = TlsSettings::intermediate("", "")?;
+            settings.set_cert_resolver(Arc::clone(certificates) as _);
+            settings.enable_h2();
+            service.add_tls_with_settings(&address.to_string(), None, settings);
+        }
+    }
+    server.add_service(service);
+    Ok(server)
+}
+
+fn server_options(config: &Config) -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = config.gateway.h2c;
+    options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
+    options.h2_idle_timeout = Some(config.gateway.limits.h2_idle_timeout);
+    options
+}
+
+/// Idle connections to providers that are kept, over all of them.
+const IDLE_UPSTREAMS_MAX: usize = 1024;
+
+fn call_salt() -> Result<[u8; 5], getrandom::Error> {
+    let mut salt = [0; 5];
+    getrandom::fill(&mut salt)?;
+    Ok(salt)
+}
+
+async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {
+    let versions = config.catalogue.candidates().flat_map(|(_, candidate)| &candidate.prices);
+    let prices: Vec<(PriceId, Price)> = versions.map(|version| (version.id, version.price.clone())).collect();
+    store.remember_prices(&prices).await
+}
+
+/// How often providers' names are resolved anew.
+const ADDRESS_REFRESH: Duration = Duration::from_secs(30);
+
+async fn refresh_addresses(gateway: Arc<Gateway>) {
+    loop {
+        tokio::time::sleep(ADDRESS_REFRESH).await;
+        for provider in gateway.runtime.load_full().providers() {
+            // A resolver that hangs must not keep the others from being asked.
+            let _ = tokio::task::spawn_blocking(move || provider.find_addresses()).await;
+        }
+    }
+}
+
+/// Stops the process: first it is no longer ready, then it takes no new connections, then, when every running call is on
+/// the books, it ends itself.
+struct Stop {
+    parts: Arc<Parts>,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Stop {
+    async fn recv(&self) -> ShutdownSignal {
+        stop_signal().await;
+        self.parts.vitals.ready.store(false, Ordering::Release);
+        self.parts.gateway.activity.start_draining();
+        tracing::info!("stopping: calls in progress go on, new connections are still taken for a moment");
+        tokio::time::sleep(self.drain_delay).await;
+        let (parts, timeout) = (Arc::clone(&self.parts), self.drain_timeout);
+        BACKGROUND.spawn(async move {
+            parts.gateway.activity.close_idle();
+            wait_until_idle(&parts.gateway.activity, timeout).await;
+            parts.finish().await;
+            std::process::exit(0);
+        });
+        BACKGROUND.spawn(async {
+            stop_signal().await;
+            std::process::exit(130);
+        });
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn wait_until_idle(activity: &Activity, timeout: Duration) {
+    let begun = Instant::now();
+    while activity.requests.load(Ordering::Acquire) > 0 && begun.elapsed() < timeout {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

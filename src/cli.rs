@@ -1,0 +1,133 @@
+//! The commands that keep the books: organisations, keys, usage, audit. They work on the store directly, beside a running
+//! gateway, which sees a change within a second.
+//!
+//! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations; the rest is one noun a file.
+
+mod audit;
+mod key;
+mod moment;
+mod org;
+mod print;
+mod usage;
+
+use crate::config::{Config, ConfigError};
+use crate::store::{Store, StoreError};
+use filters::time::EpochMs;
+use print::Printer;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What to do with the books.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Organisations: who pays.
+    #[command(subcommand)]
+    Org(org::OrgCommand),
+    /// Keys: what clients send.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// What a key or an organisation has used and was charged.
+    Usage(usage::UsageCommand),
+    /// Recompute the books; exits with 1 and names the first invariant that is broken.
+    Audit(audit::AuditCommand),
+}
+
+/// Where the books are, and how to print.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Place {
+    /// The directory of the store and the journal; `data` if neither this nor a configuration names one.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The configuration file that names the directory.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a command is given beside its arguments.
+pub struct Surroundings<'a> {
+    /// The present moment.
+    pub now: EpochMs,
+    /// Where to print.
+    pub out: &'a mut (dyn Write + Send),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What was typed can't be done.
+    #[error("{0}")]
+    BadInput(String),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal can't be read.
+    #[error("the journal can't be read: {0}")]
+    Journal(#[from] crate::store::journal::OpenError),
+    /// The output can't be written.
+    #[error("the output can't be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// 2 for what was typed, 1 for what went wrong.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::BadInput(_) | Self::Store(StoreError::NotFound(_) | StoreError::Refused(_)) => ExitCode::from(2),
+            Self::Store(_) | Self::Journal(_) | Self::Output(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Carries a command out.
+pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Org(command) => org::run(command, surroundings).await,
+        Command::Key(command) => key::run(command, surroundings).await,
+        Command::Usage(command) => usage::run(command, surroundings).await,
+        Command::Audit(command) => audit::run(command, surroundings).await,
+    }
+}
+
+impl Place {
+    /// The data directory: the one place where it is settled.
+    fn data_dir(&self) -> Result<PathBuf, CliError> {
+        match (&self.data, &self.config) {
+            (Some(directory), _) => Ok(directory.clone()),
+            (None, Some(file)) => {
+                let lines =
+                    |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                Ok(Config::load(file).map_err(|errors| CliError::BadInput(lines(errors)))?.data_dir)
+            }
+            (None, None) => Ok(PathBuf::from("data")),
+        }
+    }
+
+    /// Opens the store, making it if there is none.
+    async fn create_store(&self) -> Result<Store, CliError> {
+        Ok(Store::open(&self.data_dir()?).await?)
+    }
+
+    /// Opens the store that is there. A mistyped directory must not become an empty store.
+    async fn open_store(&self) -> Result<Store, CliError> {
+        let data_dir = self.data_dir()?;
+        if !data_dir.join("tollgate.db").exists() {
+            return Err(CliError::BadInput(format!(
+                "there is no store in {}: name its directory with --data, or make one with `tollgate org create NAME --data DIR`",
+                data_dir.display()
+            )));
+        }
+        self.create_store().await
+    }
+
+    fn printer<'a>(&self, out: &'a mut (dyn Write + Send)) -> Printer<'a> {
+        Printer { json: self.json, out }
+    }
+}
+
+#[cfg(test)]
+mod tests;

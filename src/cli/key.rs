@@ -1,0 +1,328 @@
+//! `tollgate key`: keys, their limits and whether they may be used.
+
+use super::moment::{Moment, date};
+use super::print::or_dash;
+use super::{CliError, Place, Surroundings};
+use crate::decimal::Usd;
+use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, Limits, NewKey};
+use filters::id::{KeyId, OrgId};
+use filters::key::Glob;
+use filters::money::NanoUsd;
+use filters::quota::RATE_MAX;
+use filters::scope::{Scope, Scopes};
+use filters::time::EpochMs;
+use serde::Serialize;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Longest name, and longest pattern, in bytes.
+const TEXT_BYTES_MAX: usize = 128;
+/// Most patterns of a key: each is compared on every call.
+const PATTERNS_MAX: usize = 64;
+const HEADINGS: [&str; 7] = ["ID", "NAME", "STATUS", "LIMIT", "SPENT", "EXPIRES", "KEY"];
+
+/// What to do with keys.
+#[derive(Debug, clap::Subcommand)]
+pub enum KeyCommand {
+    /// Make a key, or many. The token is shown this one time.
+    Create(Box<CreateKey>),
+    /// List an organisation's keys.
+    List {
+        /// The organisation, `org_…`.
+        #[arg(long)]
+        org: OrgId,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show one key.
+    Show(OneKey),
+    /// Refuse a key until it is enabled again.
+    Disable(OneKey),
+    /// Let a disabled key in again.
+    Enable(OneKey),
+}
+
+/// One key.
+#[derive(Debug, clap::Args)]
+pub struct OneKey {
+    /// Its identifier, `key_…`.
+    id: KeyId,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// A key to be made.
+#[derive(Debug, clap::Args)]
+pub struct CreateKey {
+    /// The organisation that pays, `org_…`.
+    #[arg(long)]
+    org: OrgId,
+    /// What people call the key.
+    #[arg(long, value_parser = read_name)]
+    name: String,
+    /// What it may do; may be given several times. Without it: model:invoke and usage:read.
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = read_scopes)]
+    scopes: Vec<Scopes>,
+    /// Dollars that it may spend in all.
+    #[arg(long, value_name = "USD", value_parser = read_limit)]
+    limit: Option<NanoUsd>,
+    /// Requests per minute.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
+    rpm: Option<i64>,
+    /// Tokens per minute.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
+    tpm: Option<i64>,
+    /// Calls at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
+    concurrency: Option<i64>,
+    /// A model that it may use, `*` for any characters; may be given several times. Without it: all.
+    #[arg(long = "model", value_name = "GLOB", value_parser = read_pattern)]
+    models: Vec<Glob>,
+    /// A provider that it may use, `*` for any characters; may be given several times. Without it: all.
+    #[arg(long = "provider", value_name = "GLOB", value_parser = read_pattern)]
+    providers: Vec<Glob>,
+    /// When it ends: a date such as 2030-12-31, or how long from now, such as 90d.
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<Moment>,
+    /// How many keys to make, called NAME-1, NAME-2 and so on.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    count: Option<u64>,
+    /// What tokens begin with.
+    #[arg(long, default_value = "tg_live", value_parser = read_prefix)]
+    prefix: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Serialize)]
+struct IssuedLine<'a> {
+    id: String,
+    token: &'a str,
+    org: String,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct KeyLine {
+    id: String,
+    org: String,
+    name: String,
+    fingerprint: String,
+    status: &'static str,
+    scopes: Vec<&'static str>,
+    models: Vec<String>,
+    providers: Vec<String>,
+    limit: Option<Usd>,
+    spent: Usd,
+    rpm: Option<i64>,
+    tpm: Option<i64>,
+    concurrency: Option<i64>,
+    created_ms: i64,
+    expires_ms: Option<i64>,
+}
+
+impl From<&KeyRecord> for KeyLine {
+    fn from(record: &KeyRecord) -> Self {
+        let texts = |patterns: &[Glob]| patterns.iter().map(|glob| glob.0.to_string()).collect();
+        Self {
+            id: record.id.to_string(),
+            org: record.org.to_string(),
+            name: record.name.clone(),
+            fingerprint: record.fingerprint.clone(),
+            status: record.status.name(),
+            scopes: record.scopes.names().collect(),
+            models: texts(&record.models),
+            providers: texts(&record.providers),
+            limit: record.limits.spend.map(Usd),
+            spent: Usd(record.spent),
+            rpm: record.limits.requests,
+            tpm: record.limits.tokens,
+            concurrency: record.limits.concurrency,
+            created_ms: record.created.0,
+            expires_ms: record.expires.map(|expires| expires.0),
+        }
+    }
+}
+
+pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
+    let Surroundings { now, out, .. } = surroundings;
+    match command {
+        KeyCommand::Create(arguments) => create(*arguments, now, out).await?,
+        KeyCommand::List { org, place } => list(org, &place, out).await?,
+        KeyCommand::Show(OneKey { id, place }) => {
+            let record = place.open_store().await?.key(id).await?;
+            place.printer(out).one(&KeyLine::from(&record), || describe(&record))?;
+        }
+        KeyCommand::Disable(key) => enable(key, false, now, out).await?,
+        KeyCommand::Enable(key) => enable(key, true, now, out).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(arguments: CreateKey, now: EpochMs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let (place, count) = (arguments.place.clone(), arguments.count.unwrap_or(1));
+    let new = new_key(arguments, now)?;
+    let store = place.open_store().await?;
+    if count == 1 {
+        let issued = store.create_key(&new, now).await?;
+        return Ok(place.printer(out).one(&line(&issued, new.org), || {
+            format!(
+                "Made key {} ({}). This is the only time that its token is shown:\n\n  {}\n",
+                issued.name,
+                issued.id,
+                issued.token.reveal()
+            )
+        })?);
+    }
+    let mut headings = Some(&["ID", "NAME", "TOKEN"][..]);
+    for first in (1..=count).step_by(KEYS_PER_TRANSACTION as usize) {
+        let last = count.min(first + KEYS_PER_TRANSACTION - 1);
+        let issued = store.create_keys(&new, first..=last, now).await?;
+        let lines: Vec<_> = issued.iter().map(|key| line(key, new.org)).collect();
+        place
+            .printer(out)
+            .many(&lines, headings.take(), |line| vec![line.id.clone(), line.name.to_owned(), line.token.to_owned()])?;
+    }
+    Ok(())
+}
+
+fn line(issued: &IssuedKey, org: OrgId) -> IssuedLine<'_> {
+    IssuedLine { id: issued.id.to_string(), token: issued.token.reveal(), org: org.to_string(), name: &issued.name }
+}
+
+fn new_key(arguments: CreateKey, now: EpochMs) -> Result<NewKey, CliError> {
+    let bad = |problem: &str| Err(CliError::BadInput(problem.to_owned()));
+    let expires = arguments.expires.map(|moment| moment.after(now));
+    if expires.is_some_and(|expires| expires <= now) {
+        return bad("--expires lies in the past: name a later date, or a length of time such as 90d");
+    }
+    if arguments.models.len() > PATTERNS_MAX || arguments.providers.len() > PATTERNS_MAX {
+        return bad("a key can have at most 64 patterns of models and 64 of providers: use `*`");
+    }
+    let scopes = arguments.scopes.into_iter().flat_map(Scopes::names);
+    let scopes = scopes.filter_map(Scope::named).fold(Scopes::default(), Scopes::with);
+    Ok(NewKey {
+        org: arguments.org,
+        name: arguments.name,
+        prefix: arguments.prefix,
+        scopes: if scopes == Scopes::default() { Scopes::of_new_key() } else { scopes },
+        models: arguments.models,
+        providers: arguments.providers,
+        expires,
+        limits: Limits {
+            spend: arguments.limit,
+            requests: arguments.rpm,
+            tokens: arguments.tpm,
+            concurrency: arguments.concurrency,
+        },
+    })
+}
+
+async fn list(org: OrgId, place: &Place, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    let store = place.open_store().await?;
+    store.organisation(org).await?;
+    let mut printer = place.printer(out);
+    let (mut after, mut headings) = (None, Some(&HEADINGS[..]));
+    loop {
+        let page = store.keys(org, after).await?;
+        let lines: Vec<KeyLine> = page.iter().map(KeyLine::from).collect();
+        printer.many(&lines, headings.take(), |line| {
+            vec![
+                line.id.clone(),
+                line.name.clone(),
+                line.status.to_owned(),
+                or_dash(line.limit.map(|limit| format!("${}", limit.0))),
+                format!("${}", line.spent.0),
+                or_dash(line.expires_ms.map(|at| date(EpochMs(at).day()))),
+                line.fingerprint.clone(),
+            ]
+        })?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+    }
+}
+
+async fn enable(
+    OneKey { id, place }: OneKey,
+    enabled: bool,
+    now: EpochMs,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let store = place.open_store().await?;
+    let record = store.enable_key(id, enabled, now).await?;
+    Ok(place
+        .printer(out)
+        .one(&KeyLine::from(&record), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
+}
+
+fn describe(record: &KeyRecord) -> String {
+    let list = |patterns: &[Glob]| {
+        let texts: Vec<&str> = patterns.iter().map(|glob| &*glob.0).collect();
+        if texts.is_empty() { "all".to_owned() } else { texts.join(" ") }
+    };
+    let rows = [
+        ("organisation", record.org.to_string()),
+        ("key", record.fingerprint.clone()),
+        ("status", record.status.name().to_owned()),
+        ("scopes", record.scopes.to_string()),
+        ("models", list(&record.models)),
+        ("providers", list(&record.providers)),
+        ("limit", or_dash(record.limits.spend.map(|limit| format!("${limit}")))),
+        ("spent", format!("${}", record.spent)),
+        ("requests/min", or_dash(record.limits.requests)),
+        ("tokens/min", or_dash(record.limits.tokens)),
+        ("concurrency", or_dash(record.limits.concurrency)),
+        ("created", date(record.created.day())),
+        ("expires", or_dash(record.expires.map(|at| date(at.day())))),
+    ];
+    let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
+    format!("{} ({})\n{}", record.name, record.id, lines.join("\n"))
+}
+
+pub(super) fn read_name(text: &str) -> Result<String, String> {
+    let is_plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
+    if is_plain && text.len() <= TEXT_BYTES_MAX {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 128 bytes and no control characters".to_owned())
+    }
+}
+
+fn read_prefix(text: &str) -> Result<String, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if (1..=32).contains(&text.len()) && text.bytes().all(is_token) {
+        Ok(text.to_owned())
+    } else {
+        Err("a prefix has 1 to 32 letters, digits, `-` or `_`".to_owned())
+    }
+}
+
+fn read_pattern(text: &str) -> Result<Glob, String> {
+    let is_plain = (1..=TEXT_BYTES_MAX).contains(&text.len());
+    if is_plain && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Glob(text.into()))
+    } else {
+        Err("a pattern has 1 to 128 printable ASCII characters and no spaces".to_owned())
+    }
+}
+
+fn read_scopes(text: &str) -> Result<Scopes, String> {
+    let known = || Scope::ALL.map(Scope::name).join(", ");
+    let scopes =
+        Scopes::parse(text).map_err(|unknown| format!("there is no scope `{unknown}`; there are {}", known()))?;
+    if scopes == Scopes::default() {
+        return Err(format!("name a scope: {}", known()));
+    }
+    Ok(scopes)
+}
+
+fn read_limit(text: &str) -> Result<NanoUsd, String> {
+    let limit: NanoUsd = text.parse().map_err(|problem| format!("{problem}"))?;
+    // The largest amount stands for no limit.
+    if limit < NanoUsd::ZERO || limit == NanoUsd::MAX {
+        return Err("a limit is 0 or more dollars; leave it out for none".to_owned());
+    }
+    Ok(limit)
+}

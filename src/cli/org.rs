@@ -1,0 +1,144 @@
+//! `tollgate org`: organisations and their credits.
+
+use super::moment::date;
+use super::print::or_dash;
+use super::{CliError, Place, Surroundings};
+use crate::decimal::Usd;
+use crate::store::organisations::OrganisationRecord;
+use filters::id::OrgId;
+use filters::money::NanoUsd;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// Organisations of one page.
+const PAGE: u32 = 500;
+const HEADINGS: [&str; 6] = ["ID", "NAME", "BALANCE", "CREDITS", "SPENT", "CREATED"];
+
+/// What to do with organisations.
+#[derive(Debug, clap::Subcommand)]
+pub enum OrgCommand {
+    /// Make an organisation.
+    Create {
+        /// What people call it.
+        #[arg(value_parser = super::key::read_name)]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List organisations.
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show one organisation.
+    Show {
+        /// Its identifier, `org_…`.
+        id: OrgId,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Add credit to an organisation's balance.
+    Topup {
+        /// Its identifier, `org_…`.
+        id: OrgId,
+        /// Dollars, such as 100 or 0.50.
+        usd: NanoUsd,
+        /// Why, for the books.
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Serialize)]
+struct OrgLine {
+    id: String,
+    name: String,
+    balance: Usd,
+    credits: Usd,
+    spent: Usd,
+    created_ms: i64,
+    suspended_ms: Option<i64>,
+}
+
+impl From<&OrganisationRecord> for OrgLine {
+    fn from(record: &OrganisationRecord) -> Self {
+        Self {
+            id: record.id.to_string(),
+            name: record.name.clone(),
+            balance: Usd(record.balance()),
+            credits: Usd(record.credits),
+            spent: Usd(record.spent),
+            created_ms: record.created.0,
+            suspended_ms: record.suspended.map(|since| since.0),
+        }
+    }
+}
+
+pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
+    let Surroundings { now, out, .. } = surroundings;
+    match command {
+        OrgCommand::Create { name, place } => {
+            let store = place.create_store().await?;
+            let made = store.create_organisation(&name, now).await?;
+            place.printer(out).one(&OrgLine::from(&made), || {
+                format!(
+                    "Made organisation {} ({}). It has no credit yet: tollgate org topup {} USD",
+                    made.name, made.id, made.id
+                )
+            })?;
+        }
+        OrgCommand::List { place } => list(&place, out).await?,
+        OrgCommand::Show { id, place } => {
+            let record = place.open_store().await?.organisation(id).await?;
+            place.printer(out).one(&OrgLine::from(&record), || describe(&record))?;
+        }
+        OrgCommand::Topup { id, usd, reason, place } => {
+            let store = place.open_store().await?;
+            let record = store.top_up(id, usd, &reason, now).await?;
+            place.printer(out).one(&OrgLine::from(&record), || {
+                let balance = record.balance();
+                format!("Added ${usd} to {} ({id}). Its balance is ${balance}.", record.name)
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn list(place: &Place, out: &mut (dyn std::io::Write + Send)) -> Result<(), CliError> {
+    let store = place.open_store().await?;
+    let mut printer = place.printer(out);
+    let (mut after, mut headings) = (None, Some(&HEADINGS[..]));
+    loop {
+        let page = store.organisations(after, PAGE).await?;
+        let lines: Vec<OrgLine> = page.iter().map(OrgLine::from).collect();
+        printer.many(&lines, headings.take(), |line| {
+            vec![
+                line.id.clone(),
+                line.name.clone(),
+                format!("${}", line.balance.0),
+                format!("${}", line.credits.0),
+                format!("${}", line.spent.0),
+                date(line.created_ms.div_euclid(86_400_000)),
+            ]
+        })?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+    }
+}
+
+fn describe(record: &OrganisationRecord) -> String {
+    format!(
+        "{} ({})\n  balance    ${}\n  credits    ${}\n  spent      ${}\n  created    {}\n  suspended  {}",
+        record.name,
+        record.id,
+        record.balance(),
+        record.credits,
+        record.spent,
+        date(record.created.day()),
+        or_dash(record.suspended.map(|since| date(since.day())))
+    )
+}

@@ -1,0 +1,290 @@
+//! The configuration: TOML text becomes one validated [`Config`], or all of its errors at once, each with its place.
+//! The only reader of the environment and of configuration files.
+//!
+//! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `providers`, `models` and
+//! `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
+
+mod address;
+mod gateway;
+mod models;
+mod place;
+mod prices;
+mod providers;
+mod reading;
+pub mod reload;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use address::{BaseUrl, Network};
+pub use place::ConfigError;
+pub use reading::undocumented_keys;
+pub use sources::{Secret, WatchedFile};
+
+use filters::catalogue::{Catalogue, InputEstimate};
+use filters::dialect::Dialect;
+use filters::price::Tier;
+use http::{HeaderName, HeaderValue};
+use reading::{Reading, environment};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that can be configured, validated.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the books and the journal are.
+    pub data_dir: PathBuf,
+    /// The public listener.
+    pub gateway: Gateway,
+    /// The admin API and the console.
+    pub control: Listener,
+    /// `/metrics`, `/livez` and `/readyz`.
+    pub metrics: Listener,
+    /// How keys look and how many are kept in memory.
+    pub keys: Keys,
+    /// The journal's sizes and times.
+    pub journal: Journal,
+    /// How much is set aside for a call.
+    pub quotas: Quotas,
+    /// What is logged.
+    pub log: Log,
+    /// Who serves models, in the order of the file, without those optional ones that have no credential.
+    pub providers: Vec<Provider>,
+    /// Optional providers that were left out because they have no credential.
+    pub providers_left_out: Vec<Arc<str>>,
+    /// The models, with candidates of these providers only.
+    pub catalogue: Arc<Catalogue>,
+    /// Every file that all this was read from; a change of one of them asks for a reload.
+    pub files: Vec<WatchedFile>,
+}
+
+impl Config {
+    /// Reads a file and all files that it names.
+    pub fn load(file: &Path) -> Result<Self, Vec<ConfigError>> {
+        Reading::of_file(file, &environment).result
+    }
+
+    /// Reads texts that are not files, or not yet. Paths in the text are relative to the directory of `main_name`;
+    /// `catalogue.file` is not read: `models_text` stands for it.
+    pub fn parse(
+        main_text: &str,
+        main_name: &str,
+        models_text: &str,
+        models_name: &str,
+    ) -> Result<Self, Vec<ConfigError>> {
+        Reading::of_texts((main_name, main_text), (models_name, models_text), &environment).result
+    }
+
+    /// One line about what was read, for `tollgate check`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let models = self.catalogue.models();
+        let served = models.iter().filter(|model| !model.candidates.is_empty()).count();
+        let mut summary =
+            format!("{} providers, {} models, {served} of them served", self.providers.len(), models.len());
+        if !self.providers_left_out.is_empty() {
+            summary.push_str("; left out for want of a credential: ");
+            summary.push_str(&self.providers_left_out.join(", "));
+        }
+        summary
+    }
+}
+
+/// What `tollgate check` prints: a summary, or every mistake on a line of its own.
+pub fn check(file: &Path) -> Result<String, String> {
+    let lines = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    Config::load(file).map(|config| config.summary()).map_err(lines)
+}
+
+/// The public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Addresses of plain HTTP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses of HTTP over TLS, with its certificate.
+    pub tls: Option<Tls>,
+    /// Whether plain listeners speak HTTP/2 too.
+    pub h2c: bool,
+    /// Worker threads; never zero.
+    pub threads: usize,
+    /// How errors look.
+    pub error_shape: ErrorShape,
+    /// Origins that browsers may call from; none turns CORS off.
+    pub cors_origins: Vec<String>,
+    /// Load balancers whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// What a client may cost us.
+    pub limits: Limits,
+}
+
+/// TLS of the public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Addresses.
+    pub listen: Vec<SocketAddr>,
+    /// PEM file: the certificate and its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key.
+    pub key: PathBuf,
+}
+
+/// How errors look to clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorShape {
+    /// As the protocol that was spoken has them.
+    #[default]
+    Protocol,
+    /// `type` is always `gateway_error`.
+    Gateway,
+    /// `code` repeats the status.
+    Numeric,
+}
+
+/// What a client may cost us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// Largest sum of the request bodies that are held at once.
+    pub request_bytes_in_flight_max: u64,
+    /// Most client connections at once.
+    pub connections_max: usize,
+    /// Largest request head.
+    pub header_bytes_max: usize,
+    /// Most header lines.
+    pub headers_max: usize,
+    /// For a whole request head to arrive.
+    pub header_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_idle_timeout: Duration,
+    /// For a client to take what it was sent.
+    pub write_idle_timeout: Duration,
+    /// For an HTTP/2 connection without streams.
+    pub h2_idle_timeout: Duration,
+    /// Between "not ready" and the closing of listeners at shutdown.
+    pub drain_delay: Duration,
+    /// For running calls to end at shutdown.
+    pub drain_timeout: Duration,
+    /// Largest answer that is held back so that its cost can be named in a header.
+    pub answer_buffer_bytes: usize,
+}
+
+/// A listener of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The address.
+    pub listen: SocketAddr,
+}
+
+/// How keys look and how many are kept in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    /// What new keys begin with.
+    pub prefix: String,
+    /// Most keys in memory.
+    pub cache_entries_max: usize,
+    /// Most unknown keys that are remembered as unknown.
+    pub negative_entries_max: usize,
+}
+
+/// The journal's sizes and times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Size of a segment file.
+    pub segment_bytes: u64,
+    /// Largest sum of all segments; beyond it new paid calls are refused.
+    pub bytes_max: u64,
+    /// How long shipped segments are kept.
+    pub keep_hours: u64,
+    /// Longest time until a record is safe from a power cut.
+    pub sync_ms: u64,
+    /// Longest time until a record is in the books.
+    pub ship_ms: u64,
+}
+
+/// How much is set aside for a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    /// Most output tokens that an elastic quota sets aside before a stream has shown its growth.
+    pub reserve_output_tokens_max: u64,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Whether each call has a line.
+    pub calls: bool,
+    /// The least severe level: `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Somebody who serves models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name in the catalogue, in metrics and on the books.
+    pub name: Arc<str>,
+    /// The protocol that it speaks.
+    pub dialect: Dialect,
+    /// Where it is.
+    pub base_url: BaseUrl,
+    /// Our credentials there; never empty.
+    pub credentials: Vec<Credential>,
+    /// Headers that are added to each request; values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The deadlines of an attempt.
+    pub timeouts: Timeouts,
+    /// How long it is passed over after a failure that names no time itself.
+    pub cool_down: Duration,
+    /// How long a credential is passed over after it was refused.
+    pub bench: Duration,
+    /// PEM file of the authorities that its certificate may come from, in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The HTTP proxy that leads to it.
+    pub proxy: Option<BaseUrl>,
+    /// Whether it is spoken to in HTTP/2.
+    pub h2: bool,
+    /// How long an idle connection to it is kept.
+    pub keepalive: Duration,
+    /// How input tokens are estimated for it.
+    pub input_estimate: InputEstimate,
+    /// The tier in which it bills what asks for none.
+    pub default_tier: Tier,
+}
+
+/// One of our credentials at a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The secret itself.
+    pub secret: Secret,
+    /// Its share of the calls among the provider's credentials.
+    pub weight: u32,
+}
+
+/// The deadlines of one attempt at a provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection, TLS included.
+    pub connect: Duration,
+    /// From the request's end to the answer's header.
+    pub header: Duration,
+    /// From the header to the first event.
+    pub first_event: Duration,
+    /// Between two reads of the answer.
+    pub idle: Duration,
+    /// For the whole attempt.
+    pub total: Duration,
+}

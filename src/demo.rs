@@ -1,0 +1,246 @@
+//! The demo: everything in one process, with a simulated provider that costs nothing, so that a stranger has a governed,
+//! metered, durable call within a minute of cloning.
+
+use crate::app::{self, Announcement};
+use crate::clock;
+use crate::config::Config;
+use crate::simulated_provider;
+use crate::store::keys::{Limits, NewKey};
+use crate::store::{Store, StoreError};
+use clap::Args;
+use filters::money::NanoUsd;
+use filters::scope::Scopes;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `tollgate demo`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Where everything is kept; without it, a temporary directory that is removed at the end.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// The gateway's port; the control and metrics listeners take 8081 and 9090. 0 picks free ports for all of them.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Print one line of JSON instead of lines to read.
+    #[arg(long)]
+    json: bool,
+    /// Log each call.
+    #[arg(long)]
+    log: bool,
+}
+
+/// Where everything is: what `--json` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Addresses {
+    gateway: String,
+    control: String,
+    metrics: String,
+    simulated_provider: String,
+    org: String,
+    key: String,
+    data: PathBuf,
+}
+
+const CATALOGUE: &str = include_str!("../conf/models.toml");
+const ORGANISATION: &str = "demo";
+/// The demo's organisation is among the first.
+const ORGANISATIONS_MAX: u32 = 100;
+const CREDIT: NanoUsd = NanoUsd(1_000_000_000_000);
+const KEY_LIMIT: NanoUsd = NanoUsd(100_000_000_000);
+const REQUESTS_PER_MINUTE: i64 = 1_000_000;
+const TOKENS_PER_MINUTE: i64 = 1_000_000_000;
+
+/// Runs the demo until it is interrupted.
+#[must_use]
+pub fn run(options: Options) -> ExitCode {
+    match prepare(&options) {
+        Ok((config, addresses, _temporary)) => {
+            let text = if options.json { json_line(&addresses) } else { lines_to_paste(&addresses) };
+            app::serve(config, None, Announcement::Print(text))
+        }
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Prepared = (Config, Addresses, Option<tempfile::TempDir>);
+
+fn prepare(options: &Options) -> Result<Prepared, String> {
+    let (data, temporary) = match &options.data {
+        Some(directory) => (directory.clone(), None),
+        None => {
+            let made = tempfile::tempdir().map_err(|error| format!("no temporary directory: {error}"))?;
+            (made.path().to_owned(), Some(made))
+        }
+    };
+    let (org, key) = app::block_on(records(&data)).map_err(|error| error.to_string())?;
+    let simulated =
+        app::start_simulated_provider(simulated_provider::Options::default()).map_err(|error| error.to_string())?;
+    let listeners = Listeners::choose(options.port).map_err(|error| format!("no free port: {error}"))?;
+    let config = configuration(&data, &listeners, simulated, options.log)?;
+    let url = |address: SocketAddr| format!("http://{address}");
+    let addresses = Addresses {
+        gateway: url(listeners.gateway),
+        control: url(listeners.control),
+        metrics: url(listeners.metrics),
+        simulated_provider: url(simulated),
+        org,
+        key,
+        data,
+    };
+    Ok((config, addresses, temporary))
+}
+
+/// The organisation, made at the first start, and a new key.
+async fn records(data: &Path) -> Result<(String, String), StoreError> {
+    let store = Store::open(data).await?;
+    let now = clock::now();
+    let existing = store
+        .organisations(None, ORGANISATIONS_MAX)
+        .await?
+        .into_iter()
+        .find(|organisation| organisation.name == ORGANISATION);
+    let org = match existing {
+        Some(organisation) => organisation.id,
+        None => {
+            let made = store.create_organisation(ORGANISATION, now).await?;
+            store.top_up(made.id, CREDIT, "demo credit", now).await?;
+            made.id
+        }
+    };
+    let limits = Limits {
+        spend: Some(KEY_LIMIT),
+        requests: Some(REQUESTS_PER_MINUTE),
+        tokens: Some(TOKENS_PER_MINUTE),
+        concurrency: None,
+    };
+    let new = NewKey {
+        org,
+        name: ORGANISATION.to_owned(),
+        prefix: "tg_live".to_owned(),
+        scopes: Scopes::of_new_key(),
+        models: Vec::new(),
+        providers: Vec::new(),
+        expires: None,
+        limits,
+    };
+    let key = store.create_key(&new, now).await?;
+    store.close().await;
+    Ok((org.to_string(), key.token.reveal().to_owned()))
+}
+
+struct Listeners {
+    gateway: SocketAddr,
+    control: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Listeners {
+    fn choose(port: u16) -> std::io::Result<Self> {
+        let local = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if port != 0 {
+            return Ok(Self { gateway: local(port), control: local(8081), metrics: local(9090) });
+        }
+        // Held together, so that no two of them get the same port.
+        let held = [TcpListener::bind(local(0))?, TcpListener::bind(local(0))?, TcpListener::bind(local(0))?];
+        let [gateway, control, metrics] = held;
+        Ok(Self { gateway: gateway.local_addr()?, control: control.local_addr()?, metrics: metrics.local_addr()? })
+    }
+}
+
+fn configuration(data: &Path, listeners: &Listeners, simulated: SocketAddr, log_calls: bool) -> Result<Config, String> {
+    let mut text = format!(
+        "data_dir = {data:?}\n[gateway]\nlisten = [\"{}\"]\n[gateway.limits]\ndrain_delay_ms = 0\n[control]\nlisten = \"{}\"\n[metrics]\nlisten = \"{}\"\n\
+         [log]\ncalls = {log_calls}\nformat = \"text\"\nlevel = \"{}\"\n[catalogue]\nfile = \"models.toml\"\n",
+        listeners.gateway,
+        listeners.control,
+        listeners.metrics,
+        if log_calls { "info" } else { "warn" },
+    );
+    for (name, protocol) in [("simulated-openai", "openai"), ("simulated-anthropic", "anthropic")] {
+        let _ = write!(
+            text,
+            "[providers.{name}]\nprotocol = \"{protocol}\"\nbase_url = \"http://{simulated}/v1\"\ncredentials = [{{ value = \"sk-simulated\" }}]\ninput_estimate = \"bound\"\n"
+        );
+    }
+    text.push_str(
+        "[providers.openai]\nprotocol = \"openai\"\nbase_url = \"https://api.openai.com/v1\"\ncredentials = [{ env = \"OPENAI_API_KEY\" }]\noptional = true\n\
+         [providers.anthropic]\nprotocol = \"anthropic\"\nbase_url = \"https://api.anthropic.com/v1\"\ncredentials = [{ env = \"ANTHROPIC_API_KEY\" }]\noptional = true\n",
+    );
+    let models = with_simulated_candidates(CATALOGUE)?;
+    Config::parse(&text, "demo.toml", &models, "models.toml")
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// The shipped catalogue with a simulated candidate beside each real one, which is tried only where the real one can't be.
+fn with_simulated_candidates(catalogue: &str) -> Result<String, String> {
+    let mut table: toml::Table = catalogue.parse().map_err(|error| format!("the shipped catalogue: {error}"))?;
+    let models =
+        table.get_mut("models").and_then(toml::Value::as_array_mut).ok_or("the shipped catalogue has no models")?;
+    for model in models {
+        let Some(candidates) = model.get_mut("candidates").and_then(toml::Value::as_array_mut) else { continue };
+        let simulated: Vec<toml::Value> = candidates.iter().filter_map(simulated_twin).collect();
+        candidates.extend(simulated);
+    }
+    toml::to_string(&table).map_err(|error| format!("the shipped catalogue: {error}"))
+}
+
+fn simulated_twin(candidate: &toml::Value) -> Option<toml::Value> {
+    let mut twin = candidate.as_table()?.clone();
+    let provider = twin.get("provider")?.as_str()?;
+    let name = format!("simulated-{provider}");
+    twin.insert("provider".to_owned(), toml::Value::String(name));
+    twin.insert("priority".to_owned(), toml::Value::Integer(1));
+    Some(toml::Value::Table(twin))
+}
+
+fn json_line(addresses: &Addresses) -> String {
+    serde_json::to_string(addresses).unwrap_or_default()
+}
+
+fn lines_to_paste(addresses: &Addresses) -> String {
+    let Addresses { gateway, control, metrics, simulated_provider, org, key, data } = addresses;
+    format!(
+        r#"Tollgate is running. Everything is simulated and free; Ctrl-C stops it.
+
+  gateway             {gateway}
+  control             {control}
+  metrics             {metrics}/metrics
+  simulated provider  {simulated_provider}
+  organisation        {org}
+  key (shown once)    {key}
+  data                {data}
+
+A call, as to OpenAI:
+
+  curl {gateway}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \
+    -d '{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"Hello"}}]}}'
+
+A stream:
+
+  curl -N {gateway}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \
+    -d '{{"model":"gpt-4o-mini","stream":true,"max_tokens":20,"messages":[{{"role":"user","content":"count to twenty"}}]}}'
+
+As to Anthropic:
+
+  curl {gateway}/v1/messages -H "x-api-key: {key}" -H "anthropic-version: 2023-06-01" -H "Content-Type: application/json" \
+    -d '{{"model":"claude-sonnet-4-6","max_tokens":64,"messages":[{{"role":"user","content":"Hello"}}]}}'
+
+Refused, because the key is wrong:
+
+  curl {gateway}/v1/chat/completions -H "Authorization: Bearer nobody" -H "Content-Type: application/json" \
+    -d '{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"Hello"}}]}}'
+
+What it has spent:
+
+  curl {gateway}/v1/key -H "Authorization: Bearer {key}"
+"#,
+        data = data.display(),
+    )
+}

@@ -1,0 +1,112 @@
+//! Takes over, at each scrape, what other parts count for themselves, so that they need not know Prometheus.
+
+use super::families::Families;
+use prometheus::{Gauge, IntCounter, IntGauge};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What other parts have counted so far. Totals count from the start of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Records that wait to be shipped.
+    pub journal_lag_records: u64,
+    /// Age of the oldest of them.
+    pub journal_lag: Duration,
+    /// The journal on disk.
+    pub journal_bytes: u64,
+    /// Records that could not be written, in total.
+    pub journal_failures: u64,
+    /// Calls that have reached the books, in total.
+    pub shipped_calls: u64,
+    /// Shipments that failed, in total.
+    pub ship_failures: u64,
+    /// Calls that a dead process had left open and this one closed, in total.
+    pub recovered_calls: u64,
+    /// How keys were found, in total.
+    pub key_lookups: KeyLookups,
+    /// Keys held in memory.
+    pub key_cache_entries: u64,
+}
+
+/// Lookups of keys by how they ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyLookups {
+    /// Answered from memory.
+    pub memory: u64,
+    /// Answered by the store.
+    pub store: u64,
+    /// Nobody has this key.
+    pub unknown: u64,
+    /// The store did not answer.
+    pub failed: u64,
+}
+
+/// The series that are set from a [`Snapshot`].
+pub(super) struct Snapshots {
+    /// Held while a snapshot is taken over: two scrapes at once would count the same difference twice.
+    scrape: Mutex<()>,
+    journal_lag_records: IntGauge,
+    journal_lag_seconds: Gauge,
+    journal_bytes: IntGauge,
+    journal_failures: IntCounter,
+    shipped_calls: IntCounter,
+    ship_failures: IntCounter,
+    recovered_calls: IntCounter,
+    lookups_memory: IntCounter,
+    lookups_store: IntCounter,
+    lookups_unknown: IntCounter,
+    lookups_failed: IntCounter,
+    key_cache_entries: IntGauge,
+}
+
+impl Snapshots {
+    pub(super) fn new(families: &Families) -> Self {
+        let list = families.list();
+        let lookups = list.counters("tollgate_key_lookups_total", "Lookups of keys.", &["result"]);
+        let lag = Gauge::new("tollgate_journal_lag_seconds", "Age of the oldest record that waits to be shipped.");
+        Self {
+            scrape: Mutex::new(()),
+            journal_lag_records: list.gauge("tollgate_journal_lag_records", "Records that wait to be shipped."),
+            journal_lag_seconds: list.add(lag),
+            journal_bytes: list.gauge("tollgate_journal_bytes", "The journal on disk."),
+            journal_failures: list.counter("tollgate_journal_failures_total", "Records that could not be written."),
+            shipped_calls: list.counter("tollgate_shipped_calls_total", "Calls that have reached the books."),
+            ship_failures: list.counter("tollgate_ship_failures_total", "Shipments that failed; each is tried again."),
+            recovered_calls: list.counter(
+                "tollgate_calls_recovered_total",
+                "Calls that a dead process had left open and this one closed.",
+            ),
+            lookups_memory: lookups.with_label_values(&["memory"]),
+            lookups_store: lookups.with_label_values(&["store"]),
+            lookups_unknown: lookups.with_label_values(&["unknown"]),
+            lookups_failed: lookups.with_label_values(&["failed"]),
+            key_cache_entries: list.gauge("tollgate_key_cache_entries", "Keys held in memory."),
+        }
+    }
+
+    pub(super) fn take_over(&self, snapshot: &Snapshot) {
+        // The lock guards no data: after a panic under it the counters are as good as before.
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        set(&self.journal_lag_records, snapshot.journal_lag_records);
+        self.journal_lag_seconds.set(snapshot.journal_lag.as_secs_f64());
+        set(&self.journal_bytes, snapshot.journal_bytes);
+        advance(&self.journal_failures, snapshot.journal_failures);
+        advance(&self.shipped_calls, snapshot.shipped_calls);
+        advance(&self.ship_failures, snapshot.ship_failures);
+        advance(&self.recovered_calls, snapshot.recovered_calls);
+        advance(&self.lookups_memory, snapshot.key_lookups.memory);
+        advance(&self.lookups_store, snapshot.key_lookups.store);
+        advance(&self.lookups_unknown, snapshot.key_lookups.unknown);
+        advance(&self.lookups_failed, snapshot.key_lookups.failed);
+        set(&self.key_cache_entries, snapshot.key_cache_entries);
+    }
+}
+
+fn set(gauge: &IntGauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+/// Brings a counter up to a total. An older total, of a scrape that was overtaken, changes nothing.
+fn advance(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}

@@ -1,0 +1,236 @@
+//! The data plane. [`Gateway::serve`] is the journey of one request; each step lives in a file of its own.
+//!
+//! It is an HTTP application of Pingora rather than a set of `ProxyHttp` hooks: the exchange with the provider is ours,
+//! so that a body may have any size, failover is a loop, and the final event can wait for its record in the journal.
+
+mod answer;
+mod attempt;
+mod door;
+mod headers;
+mod health;
+mod inspect;
+mod providers;
+mod receive;
+mod relay;
+mod report;
+
+pub use door::Door;
+pub use providers::Runtime;
+pub use receive::REQUESTS_PER_CONNECTION;
+
+use crate::clock;
+use crate::error;
+use crate::metrics::Metrics;
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use filters::denied::Denied;
+use filters::id::{self, CallId};
+use filters::key::Pepper;
+use filters::pipeline::{Authenticated, Received};
+use filters::ports::{Journal, Keys};
+use filters::request_head;
+use filters::scope::Route;
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::connectors::http::Connector;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+use report::Report;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// Everything that serving a call needs. Shared by all connections.
+pub struct Gateway {
+    /// What the configuration says now.
+    pub runtime: ArcSwap<Runtime>,
+    /// Who owns which token.
+    pub keys: Arc<dyn Keys>,
+    /// The secret that lookup ids are made with.
+    pub pepper: Pepper,
+    /// Where calls are written down.
+    pub journal: Arc<dyn Journal>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Connections to providers.
+    pub connector: Connector<()>,
+    /// What is going on right now.
+    pub activity: Arc<Activity>,
+    /// How connections are to be treated.
+    pub options: HttpServerOptions,
+    /// Distinguishes the calls of this process from those of others.
+    pub call_salt: [u8; 5],
+}
+
+/// What is going on right now, and whether it is about to stop.
+#[derive(Default)]
+pub struct Activity {
+    /// Requests that were begun and not ended.
+    pub requests: AtomicUsize,
+    /// Bytes of request bodies in memory.
+    pub body_bytes: AtomicU64,
+    /// Set when the process is about to stop: connections are closed after their answer.
+    draining: AtomicBool,
+    /// Wakes connections that wait for their next request.
+    closing: Notify,
+    calls: AtomicU64,
+}
+
+impl Activity {
+    /// Has every connection closed after its next answer.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Closes connections that wait for a request.
+    pub fn close_idle(&self) {
+        self.closing.notify_waiters();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// A request that is counted as long as this lives.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn enter(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether the connection can take another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Connection {
+    Reusable,
+    Broken,
+}
+
+impl Gateway {
+    /// The journey of one request, from its head to the books. Every refusal leaves by the same door.
+    async fn serve(&self, session: &mut ServerSession) -> Connection {
+        let runtime = self.runtime.load_full();
+        let mut report = Report::new(self.next_call(), clock::now());
+        let outcome = self.answer(&runtime, session, &mut report).await;
+        let connection = match outcome {
+            Ok(connection) => connection,
+            Err(denied) => self.refuse(&runtime, session, &denied, &mut report).await,
+        };
+        self.account(&runtime, &report);
+        connection
+    }
+
+    /// Receive → authenticate → resolve → admit → relay. The relay settles.
+    async fn answer(
+        &self,
+        runtime: &Runtime,
+        session: &mut ServerSession,
+        report: &mut Report,
+    ) -> Result<Connection, Denied> {
+        receive::check_head(session.req_header(), &runtime.limits)?;
+        let route = receive::route(session.req_header())?;
+        report.route = Some(route);
+
+        let received = Received { call: report.call, route, at: report.started };
+        let authenticated = self.authenticate(runtime, session, received).await?;
+        report.key = Some(Arc::clone(authenticated.key()));
+        if route.is_inspection() {
+            return inspect::answer(runtime, session, &authenticated, report).await;
+        }
+
+        let body = receive::body(session, &runtime.limits, &self.activity).await?;
+        let head = request_head::scan(body.bytes())?;
+        let resolved = authenticated.resolve(head, &runtime.catalogue)?;
+        report.model = Some(Arc::clone(resolved.model()));
+
+        let admitted = resolved.admit(runtime.output_tokens_max, &*self.journal)?;
+        Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
+    }
+
+    async fn authenticate(
+        &self,
+        runtime: &Runtime,
+        session: &ServerSession,
+        received: Received,
+    ) -> Result<Authenticated, Denied> {
+        let token = receive::token(session.req_header())?;
+        received.authenticate(token, &runtime.key_prefix, &self.pepper, &*self.keys).await
+    }
+
+    /// Says no, in the words of the protocol that was spoken.
+    async fn refuse(
+        &self,
+        runtime: &Runtime,
+        session: &mut ServerSession,
+        denied: &Denied,
+        report: &mut Report,
+    ) -> Connection {
+        report.refuse(denied);
+        let dialect = report.route.map_or(filters::dialect::Dialect::OpenaiChat, Route::dialect);
+        let answer = error::answer(denied, runtime.shape(dialect), report.call);
+        answer::refusal(session, &answer, runtime, report).await
+    }
+
+    fn next_call(&self) -> CallId {
+        let number = self.activity.calls.fetch_add(1, Ordering::Relaxed);
+        let mut low = [0u8; 10];
+        low[..5].copy_from_slice(&self.call_salt);
+        low[5..].copy_from_slice(&number.to_be_bytes()[3..]);
+        CallId(id::bits(clock::now(), low))
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Gateway {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let (header_timeout, write_idle_timeout) = {
+            let limits = &self.runtime.load().limits;
+            (limits.header_timeout, limits.write_idle_timeout)
+        };
+        session.set_write_timeout(Some(write_idle_timeout));
+        if !receive::head(&mut session, &self.activity, header_timeout).await {
+            session.shutdown().await;
+            return None;
+        }
+        let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
+        if self.activity.is_draining() || *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        match self.serve(&mut session).await {
+            Connection::Reusable => {
+                let settings = HttpPersistentSettings::for_session(&session);
+                let stream = session.finish().await.ok().flatten()?;
+                Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+            }
+            Connection::Broken => {
+                session.shutdown().await;
+                None
+            }
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(receive::h2_options(&self.runtime.load().limits))
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+}
+
+/// An empty body.
+const EMPTY: Bytes = Bytes::new();

@@ -1,0 +1,317 @@
+//! The answer on its way to the client: metered as it passes, and on the books before its end leaves.
+
+use super::attempt::{Exchange, is_timeout};
+use super::headers::{AnswerHead, BodyLength};
+use super::relay::Opening;
+use super::report::Report;
+use super::{Connection, Gateway, Runtime};
+use crate::clock;
+use crate::error::{self, ErrorAnswer};
+use bytes::{Bytes, BytesMut};
+use filters::denied::{Code, Denied};
+use filters::dialect::Dialect;
+use filters::meter::Meter;
+use filters::money::NanoUsd;
+use filters::pipeline::Admitted;
+use filters::ports::Outcome;
+use filters::scope::Route;
+use filters::settle::End;
+use pingora::protocols::http::ServerSession;
+use std::time::{Duration, Instant};
+
+/// Bytes that are gathered, if they are here already, before they are written.
+const COALESCED_BYTES_MAX: usize = 32 * 1024;
+/// How long the rest of a refused request's body is read, so that the client sees the refusal.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// An admitted call whose answer is being passed on.
+pub(super) struct Passage<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) runtime: &'a Runtime,
+    pub(super) client: &'a mut ServerSession,
+    pub(super) call: Admitted,
+    pub(super) report: &'a mut Report,
+    pub(super) attempts: usize,
+}
+
+/// What reading on has brought.
+enum Step {
+    /// Bytes that may leave, perhaps none.
+    Bytes(Bytes),
+    /// The answer's end, and what was held back.
+    End(Bytes),
+    /// The provider broke off.
+    UpstreamFailed { timed_out: bool },
+    /// The client has left.
+    ClientGone,
+}
+
+impl<'a> Passage<'a> {
+    /// Passes the answer on and settles the call.
+    pub(super) async fn run(self, opening: Opening) -> Connection {
+        if opening.is_stream { self.stream(opening).await } else { self.whole(opening).await }
+    }
+
+    /// A stream of events: each leaves as it arrives, the last one when the call is settled.
+    async fn stream(mut self, opening: Opening) -> Connection {
+        let Opening { mut exchange, mut meter, first, .. } = opening;
+        let status = exchange.head().status.as_u16();
+        let head = self.head(&exchange, BodyLength::Open);
+        self.report.mark_first_byte();
+        if self.client.write_response_header(head.finish()).await.is_err() {
+            return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+        }
+        let mut out = first;
+        let mut last_write = Instant::now();
+        loop {
+            self.call.progress.tally = *meter.tally();
+            let is_over = meter.seen().finished || exchange.is_over();
+            if is_over {
+                return self.finish(exchange, &meter, out, status).await;
+            }
+            if !out.is_empty() {
+                if self.client.write_response_body(out, false).await.is_err() {
+                    return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+                }
+                exchange.provider().series.observe_token_gap(last_write.elapsed());
+                last_write = Instant::now();
+            }
+            out = match self.read_on(&mut exchange, &mut meter).await {
+                Step::Bytes(bytes) | Step::End(bytes) => bytes,
+                Step::UpstreamFailed { .. } => {
+                    return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
+                }
+                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, status).await,
+            };
+        }
+    }
+
+    /// A whole body: if it is small, it is read first, so that its head can say what it cost.
+    async fn whole(mut self, opening: Opening) -> Connection {
+        let Opening { mut exchange, mut meter, .. } = opening;
+        let mut body = BytesMut::new();
+        loop {
+            match self.read_on(&mut exchange, &mut meter).await {
+                Step::Bytes(bytes) => body.extend_from_slice(&bytes),
+                Step::End(bytes) => {
+                    body.extend_from_slice(&bytes);
+                    return self.small(exchange, &meter, body.freeze()).await;
+                }
+                Step::UpstreamFailed { timed_out } => return self.fail(exchange, &meter, timed_out).await,
+                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, 0).await,
+            }
+            if body.len() > self.runtime.limits.answer_buffer_bytes {
+                return self.large(exchange, meter, body.freeze()).await;
+            }
+        }
+    }
+
+    async fn small(self, exchange: Exchange, meter: &Meter, body: Bytes) -> Connection {
+        let status = exchange.head().status.as_u16();
+        let mut head = self.head(&exchange, BodyLength::Bytes(body.len()));
+        let (gateway, client, report, charge) = self.settle(meter, outcome_of(meter, status), status);
+        head.cost(charge);
+        report.mark_first_byte();
+        let written = async {
+            client.write_response_header(head.finish()).await?;
+            client.write_response_body(body, true).await
+        };
+        let connection = connection_after(written.await);
+        exchange.release(&gateway.connector).await;
+        connection
+    }
+
+    /// A large body leaves as it arrives, but for its last piece, which waits for the settlement.
+    async fn large(mut self, mut exchange: Exchange, mut meter: Meter, begun: Bytes) -> Connection {
+        let status = exchange.head().status.as_u16();
+        let length = exchange
+            .head()
+            .headers
+            .get(http::header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let head = self.head(&exchange, length.map_or(BodyLength::Open, BodyLength::Bytes));
+        self.report.mark_first_byte();
+        if self.client.write_response_header(head.finish()).await.is_err() {
+            return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+        }
+        let mut held = begun;
+        loop {
+            let step = self.read_on(&mut exchange, &mut meter).await;
+            self.call.progress.tally = *meter.tally();
+            match step {
+                Step::Bytes(bytes) => {
+                    if self.client.write_response_body(std::mem::replace(&mut held, bytes), false).await.is_err() {
+                        return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+                    }
+                }
+                Step::End(_) => return self.finish(exchange, &meter, held, status).await,
+                Step::UpstreamFailed { .. } => {
+                    return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
+                }
+                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, status).await,
+            }
+        }
+    }
+
+    /// Reads the next bytes and whatever else has arrived with them, and watches for the client's departure meanwhile.
+    async fn read_on(&mut self, exchange: &mut Exchange, meter: &mut Meter) -> Step {
+        let idle = exchange.provider().settings.timeouts.idle;
+        let begun = Instant::now();
+        let read = tokio::select! {
+            biased;
+            read = exchange.read(idle) => read,
+            _ = self.client.read_body_or_idle(true) => return Step::ClientGone,
+        };
+        self.report.upstream += begun.elapsed();
+        let mut out = match read {
+            Ok(Some(chunk)) => meter.feed(chunk),
+            Ok(None) => return Step::End(meter.finish()),
+            Err(error) => return self.note_break(exchange, &error),
+        };
+        while out.len() < COALESCED_BYTES_MAX && !meter.seen().finished {
+            match exchange.read_now() {
+                None => break,
+                Some(Ok(Some(chunk))) => out = join(out, meter.feed(chunk)),
+                Some(Ok(None)) => return Step::End(join(out, meter.finish())),
+                Some(Err(error)) => return self.note_break(exchange, &error),
+            }
+        }
+        Step::Bytes(out)
+    }
+
+    fn note_break(&self, exchange: &Exchange, error: &pingora::Error) -> Step {
+        tracing::warn!(provider = &*exchange.provider().name, request_id = %self.call.intent().call, %error, "the provider broke off");
+        Step::UpstreamFailed { timed_out: is_timeout(error) }
+    }
+
+    /// Settles, then lets the end leave.
+    async fn finish(self, exchange: Exchange, meter: &Meter, out: Bytes, status: u16) -> Connection {
+        let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
+        let connection = connection_after(client.write_response_body(out, true).await);
+        exchange.release(&gateway.connector).await;
+        connection
+    }
+
+    /// Settles an answer that was broken off by either side. The connection is cut, so that nobody takes it for whole.
+    async fn leave(self, exchange: Exchange, meter: &Meter, outcome: Outcome, status: u16) -> Connection {
+        if outcome == Outcome::UpstreamFailed {
+            self.report.error = Some(Code::UpstreamFailed);
+        }
+        self.settle(meter, outcome, status);
+        exchange.abort().await;
+        Connection::Broken
+    }
+
+    /// The provider broke off before the client got a byte.
+    async fn fail(self, exchange: Exchange, meter: &Meter, timed_out: bool) -> Connection {
+        let denied = if timed_out { Denied::UpstreamTimeout } else { Denied::UpstreamFailed };
+        let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
+        self.report.error = Some(denied.code());
+        let runtime = self.runtime;
+        let (_, client, report, _) = self.settle(meter, Outcome::UpstreamFailed, refused.status);
+        exchange.abort().await;
+        refusal(client, &refused, runtime, report).await
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.call.intent().route.dialect()
+    }
+
+    /// The head of the answer, but for what is known only when the call is settled.
+    fn head(&self, exchange: &Exchange, length: BodyLength) -> AnswerHead {
+        let provider = exchange.head();
+        let mut head = AnswerHead::new(provider.status.as_u16(), length);
+        head.pass_on(&provider.headers);
+        head.call(self.call.intent().call, self.dialect());
+        head.provider(&exchange.provider().name);
+        head.rates(&self.call.key().chain, self.dialect(), self.report.started);
+        head.allow_origin(&self.client.req_header().headers, &self.runtime.cors_origins);
+        head
+    }
+
+    /// Puts the call on the books.
+    fn settle(self, meter: &Meter, outcome: Outcome, status: u16) -> Settlement<'a> {
+        let Passage { gateway, client, mut call, report, attempts, .. } = self;
+        call.progress.tally = *meter.tally();
+        report.status = status;
+        let end = End {
+            outcome,
+            status,
+            error: report.error,
+            attempts: u8::try_from(attempts).unwrap_or(u8::MAX),
+            ended: clock::now(),
+            first_byte_ms: report.mark_first_byte(),
+        };
+        let number = call.candidate(call.progress.choice).number;
+        let settled = call.settle(end);
+        let charge = settled.terminal.charge;
+        report.settled = Some((number, settled));
+        (gateway, client, report, charge)
+    }
+}
+
+/// What is left of a passage when its call is on the books, and what the call cost.
+type Settlement<'a> = (&'a Gateway, &'a mut ServerSession, &'a mut Report, NanoUsd);
+
+/// How an answer that came to its end has ended.
+fn outcome_of(meter: &Meter, status: u16) -> Outcome {
+    let seen = meter.seen();
+    if status >= 400 || seen.error_first || meter.is_error_answer() {
+        Outcome::Refused
+    } else if seen.error {
+        Outcome::UpstreamFailed
+    } else {
+        Outcome::Complete
+    }
+}
+
+fn connection_after(written: pingora::Result<()>) -> Connection {
+    if written.is_ok() { Connection::Reusable } else { Connection::Broken }
+}
+
+/// One text of two.
+fn join(first: Bytes, second: Bytes) -> Bytes {
+    if first.is_empty() {
+        return second;
+    }
+    if second.is_empty() {
+        return first;
+    }
+    let mut joined = first.try_into_mut().unwrap_or_else(|shared| {
+        let mut copy = BytesMut::with_capacity(4 * (shared.len() + second.len()));
+        copy.extend_from_slice(&shared);
+        copy
+    });
+    joined.extend_from_slice(&second);
+    joined.freeze()
+}
+
+/// Tells the client why it is refused.
+pub(super) async fn refusal(
+    client: &mut ServerSession,
+    refused: &ErrorAnswer,
+    runtime: &Runtime,
+    report: &mut Report,
+) -> Connection {
+    report.status = refused.status;
+    let dialect = report.route.map_or(Dialect::OpenaiChat, Route::dialect);
+    let mut head = AnswerHead::new(refused.status, BodyLength::Bytes(refused.body.len()));
+    head.json();
+    head.call(report.call, dialect);
+    if let Some(key) = &report.key {
+        head.rates(&key.chain, dialect, report.started);
+    }
+    head.retry(refused.retry_after_ms, refused.should_retry);
+    head.allow_origin(&client.req_header().headers, &runtime.cors_origins);
+    whole_answer(client, head, refused.body.clone()).await
+}
+
+/// Sends a head and its body. What is left of the request is read for a while, so that the client sees the answer.
+pub(super) async fn whole_answer(client: &mut ServerSession, head: AnswerHead, body: Bytes) -> Connection {
+    client.set_total_drain_timeout(Some(DRAIN_TIME));
+    let written = async {
+        client.write_response_header(head.finish()).await?;
+        client.write_response_body(body, true).await
+    };
+    connection_after(written.await)
+}

@@ -1,0 +1,232 @@
+//! What the configuration says now, ready to be used: providers with their addresses, credentials and health.
+
+use super::headers::HeaderSets;
+use super::health::{Rest, pick};
+use crate::config::{self, Config, ErrorShape, Limits};
+use crate::error::Shape;
+use crate::metrics::{CallSeries, Metrics, ProviderSeries};
+use arc_swap::ArcSwap;
+use filters::catalogue::{Catalogue, Model};
+use filters::dialect::Dialect;
+use filters::pipeline::Admitted;
+use filters::scope::Route;
+use filters::time::EpochMs;
+use http::HeaderValue;
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The configuration in force, as the data plane uses it. Replaced as a whole when the configuration changes.
+pub struct Runtime {
+    /// The models.
+    pub catalogue: Arc<Catalogue>,
+    /// What a client may cost us.
+    pub limits: Limits,
+    /// How errors look.
+    pub error_shape: ErrorShape,
+    /// What our keys begin with.
+    pub key_prefix: String,
+    /// Most output tokens that an elastic quota sets aside at first.
+    pub output_tokens_max: u64,
+    /// Whether each call has a line in the log.
+    pub log_calls: bool,
+    /// Origins that browsers may call from.
+    pub cors_origins: Vec<String>,
+    /// For each candidate of the catalogue, who serves which model.
+    by_candidate: Vec<(Arc<Provider>, Arc<Model>)>,
+    /// For each candidate, the series of each route, once they were used.
+    series: Vec<[OnceLock<Arc<CallSeries>>; Route::ALL.len()]>,
+}
+
+impl Runtime {
+    /// Makes the configuration ready; the error names what can't be.
+    pub fn new(config: &Config, metrics: &Metrics) -> Result<Self, String> {
+        let providers = config
+            .providers
+            .iter()
+            .map(|provider| Ok((Arc::clone(&provider.name), Arc::new(Provider::new(provider, metrics)?))))
+            .collect::<Result<HashMap<_, _>, String>>()?;
+        let by_candidate = config
+            .catalogue
+            .candidates()
+            .map(|(model, candidate)| {
+                let provider = providers.get(&candidate.provider).map(Arc::clone);
+                provider
+                    .map(|provider| (provider, Arc::clone(model)))
+                    .ok_or_else(|| format!("the provider {} is not configured", candidate.provider))
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        Ok(Self {
+            catalogue: Arc::clone(&config.catalogue),
+            limits: config.gateway.limits.clone(),
+            error_shape: config.gateway.error_shape,
+            key_prefix: config.keys.prefix.clone(),
+            output_tokens_max: config.quotas.reserve_output_tokens_max,
+            log_calls: config.log.calls,
+            cors_origins: config.gateway.cors_origins.clone(),
+            series: by_candidate.iter().map(|_| Default::default()).collect(),
+            by_candidate,
+        })
+    }
+
+    /// The shape of errors in a protocol.
+    pub(super) fn shape(&self, dialect: Dialect) -> Shape {
+        match self.error_shape {
+            ErrorShape::Protocol => Shape::of(dialect),
+            ErrorShape::Gateway => Shape::Gateway,
+            ErrorShape::Numeric => Shape::Numeric,
+        }
+    }
+
+    /// Who serves a candidate.
+    pub(super) fn provider(&self, candidate_number: usize) -> &Arc<Provider> {
+        &self.by_candidate[candidate_number].0
+    }
+
+    /// Every provider that serves something.
+    #[must_use]
+    pub fn providers(&self) -> Vec<Arc<Provider>> {
+        let mut providers: Vec<_> = self.by_candidate.iter().map(|(provider, _)| Arc::clone(provider)).collect();
+        providers.sort_by(|one, other| one.name.cmp(&other.name));
+        providers.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        providers
+    }
+
+    /// The series that a call is counted in, which a candidate has answered.
+    pub(super) fn series(&self, metrics: &Metrics, route: Route, candidate_number: usize) -> &CallSeries {
+        let (provider, model) = &self.by_candidate[candidate_number];
+        self.series[candidate_number][route as usize - 1]
+            .get_or_init(|| metrics.call_series(route, &provider.series, model))
+    }
+
+    /// The choice to try next: of those not tried, those that are well come first, then priority, then weight.
+    pub(super) fn next_choice(&self, call: &Admitted, tried: &[usize], now: EpochMs) -> Option<usize> {
+        let rank = |choice: usize| {
+            let candidate = call.candidate(choice);
+            (!self.provider(candidate.number).is_well(now), candidate.priority)
+        };
+        let untried = || (0..call.choices().len()).filter(|choice| !tried.contains(choice));
+        let best = untried().map(rank).min()?;
+        let equals = || untried().filter(|choice| rank(*choice) == best);
+        let weights = equals().map(|choice| call.candidate(choice).weight.max(1)).collect::<Vec<_>>();
+        let picked = pick(weights.iter().copied(), call.intent().call.0 as u64)?;
+        equals().nth(picked)
+    }
+}
+
+/// A provider, ready to be asked.
+pub struct Provider {
+    /// Its name.
+    pub name: Arc<str>,
+    pub(super) settings: config::Provider,
+    pub(super) series: Arc<ProviderSeries>,
+    pub(super) header_sets: HeaderSets,
+    pub(super) cooling: Rest,
+    credentials: Vec<Credential>,
+    peers: ArcSwap<Vec<HttpPeer>>,
+    turn: AtomicUsize,
+}
+
+/// One of our credentials at a provider.
+pub(super) struct Credential {
+    /// The value of the header that carries it.
+    pub(super) value: HeaderValue,
+    pub(super) benched: Rest,
+    weight: u32,
+}
+
+impl Provider {
+    fn new(settings: &config::Provider, metrics: &Metrics) -> Result<Self, String> {
+        let credentials = settings
+            .credentials
+            .iter()
+            .map(|credential| {
+                let text = match settings.dialect {
+                    Dialect::OpenaiChat => format!("Bearer {}", credential.secret.reveal()),
+                    Dialect::Anthropic => credential.secret.reveal().to_owned(),
+                };
+                let mut value = HeaderValue::from_str(&text)
+                    .map_err(|_| format!("a credential of {} has characters that no header may have", settings.name))?;
+                value.set_sensitive(true);
+                Ok(Credential { value, benched: Rest::default(), weight: credential.weight })
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        let provider = Self {
+            name: Arc::clone(&settings.name),
+            series: metrics.provider_series(&settings.name),
+            header_sets: HeaderSets::new(settings)?,
+            settings: settings.clone(),
+            cooling: Rest::default(),
+            credentials,
+            peers: ArcSwap::default(),
+            turn: AtomicUsize::new(0),
+        };
+        provider.find_addresses();
+        Ok(provider)
+    }
+
+    /// Whether it can be asked now with hope.
+    pub(super) fn is_well(&self, now: EpochMs) -> bool {
+        !self.cooling.is_on(now) && self.credentials.iter().any(|credential| !credential.benched.is_on(now))
+    }
+
+    /// Tells its gauges how it is.
+    pub fn show_health(&self, now: EpochMs) {
+        self.series.set_cooling(self.cooling.is_on(now));
+        for (number, credential) in self.credentials.iter().enumerate() {
+            self.series.set_credential_benched(number, credential.benched.is_on(now));
+        }
+    }
+
+    /// A credential that is not benched, by weight; if all are, any.
+    pub(super) fn credential(&self, number: u64, now: EpochMs) -> Option<&Credential> {
+        let weights =
+            self.credentials.iter().map(|credential| if credential.benched.is_on(now) { 0 } else { credential.weight });
+        let picked = pick(weights, number).or_else(|| pick(self.credentials.iter().map(|_| 1), number))?;
+        self.credentials.get(picked)
+    }
+
+    /// One of its addresses, in turn.
+    pub(super) fn peer(&self) -> Option<HttpPeer> {
+        let peers = self.peers.load();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        peers.get(turn.checked_rem(peers.len())?).cloned()
+    }
+
+    /// Looks the addresses up anew. Blocks; called at start and from the background. If the name can't be resolved, the
+    /// addresses known before stay.
+    pub fn find_addresses(&self) {
+        let url = self.settings.proxy.as_ref().unwrap_or(&self.settings.base_url);
+        match (url.host.as_str(), url.port).to_socket_addrs() {
+            Ok(addresses) => {
+                let mut addresses: Vec<_> = addresses.collect();
+                addresses.sort_unstable();
+                self.peers.store(Arc::new(addresses.into_iter().map(|address| self.peer_at(address)).collect()));
+            }
+            Err(error) => {
+                tracing::warn!(provider = &*self.name, host = url.host, %error, "the provider's name can't be resolved")
+            }
+        }
+    }
+
+    fn peer_at(&self, address: SocketAddr) -> HttpPeer {
+        let settings = &self.settings;
+        // An empty server name would turn the verification of certificates off.
+        let mut peer = HttpPeer::new(address, settings.base_url.tls, settings.base_url.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(settings.timeouts.connect);
+        options.total_connection_timeout = Some(settings.timeouts.connect);
+        options.idle_timeout = Some(settings.keepalive);
+        options.write_timeout = Some(settings.timeouts.idle);
+        options.verify_cert = true;
+        options.verify_hostname = true;
+        if settings.h2 {
+            options.alpn = if settings.base_url.tls { ALPN::H2H1 } else { ALPN::H2 };
+            options.max_h2_streams = 100;
+        }
+        peer
+    }
+}

@@ -1,0 +1,253 @@
+//! What comes in: the head of a request, the credential in it, and the body, each within its limits.
+
+use super::Activity;
+use crate::config::Limits;
+use bytes::{Bytes, BytesMut};
+use filters::denied::Denied;
+use filters::scope::Route;
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use pingora::http::RequestHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::time::timeout;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a connection may wait for its next request.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Requests of one connection. Also tells the first one, which must come at once, from those that may wait.
+pub const REQUESTS_PER_CONNECTION: u32 = 1_000_000;
+
+/// Reads the head of the next request; false if there is none to serve.
+pub(super) async fn head(session: &mut ServerSession, activity: &Activity, header_timeout: Duration) -> bool {
+    session.set_read_timeout(Some(header_timeout));
+    session.set_pipelining_enabled(true);
+    let is_first = session.get_keepalive_reuses_remaining() == Some(REQUESTS_PER_CONNECTION);
+    let deadline = if is_first { header_timeout } else { KEEPALIVE + header_timeout };
+    let read = tokio::select! {
+        biased;
+        read = timeout(deadline, session.read_request()) => read,
+        () = activity.closing.notified() => return false,
+    };
+    match read {
+        Ok(Ok(has_request)) => has_request,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a request head can't be read");
+            // The connection may be gone already; then nobody is left to be told.
+            let _ = session.respond_error(400).await;
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// HTTP/2 within the same limits as HTTP/1.
+pub(super) fn h2_options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+    options
+}
+
+/// Refuses a head that is too large.
+pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Denied> {
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head.headers.len() > limits.headers_max || bytes + head.raw_path().len() > limits.header_bytes_max {
+        return Err(Denied::HeadersTooLarge { bytes_max: limits.header_bytes_max, count_max: limits.headers_max });
+    }
+    Ok(())
+}
+
+/// The route of a request, if the method fits.
+pub(super) fn route(head: &RequestHeader) -> Result<Route, Denied> {
+    let route = Route::at(head.uri.path()).ok_or(Denied::NotFound)?;
+    if head.method != route.method() {
+        return Err(Denied::MethodNotAllowed(head.method.clone(), route.method()));
+    }
+    Ok(route)
+}
+
+/// The token of a request. Two different ones are refused, because nobody could say whose call it is.
+pub(super) fn token(head: &RequestHeader) -> Result<Option<&str>, Denied> {
+    let mut found: Option<&str> = None;
+    for name in &CREDENTIAL_HEADERS {
+        for value in head.headers.get_all(name) {
+            let text = value.to_str().map_err(|_| Denied::InvalidApiKey)?.trim();
+            let token = if *name == AUTHORIZATION { bearer(text) } else { text };
+            if token.is_empty() {
+                continue;
+            }
+            if found.replace(token).is_some_and(|other| other != token) {
+                return Err(Denied::AmbiguousCredentials);
+            }
+        }
+    }
+    Ok(found)
+}
+
+static CREDENTIAL_HEADERS: [http::HeaderName; 4] = [
+    AUTHORIZATION,
+    http::HeaderName::from_static("x-api-key"),
+    http::HeaderName::from_static("api-key"),
+    http::HeaderName::from_static("x-goog-api-key"),
+];
+
+fn bearer(text: &str) -> &str {
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => text,
+    }
+}
+
+/// A request body, counted among those in memory as long as it lives.
+pub(super) struct Body<'a> {
+    bytes: Bytes,
+    _held: HeldBytes<'a>,
+}
+
+impl Body<'_> {
+    /// The body's bytes.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+/// Reads the whole body.
+pub(super) async fn body<'a>(
+    session: &mut ServerSession,
+    limits: &Limits,
+    activity: &'a Activity,
+) -> Result<Body<'a>, Denied> {
+    let head = session.req_header();
+    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Denied::UnsupportedEncoding);
+    }
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limits.body_bytes_max) {
+        return Err(Denied::BodyTooLarge(limits.body_bytes_max));
+    }
+    let mut held = HeldBytes::none(&activity.body_bytes, limits.request_bytes_in_flight_max);
+    held.grow_to(announced.unwrap_or(0))?;
+    if head.headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        session.write_continue_response().await.map_err(|_| Denied::RequestTimeout)?;
+    }
+    session.set_read_timeout(Some(limits.body_idle_timeout));
+    let bytes = read_all(session, limits, announced, &mut held).await?;
+    Ok(Body { bytes, _held: held })
+}
+
+async fn read_all(
+    session: &mut ServerSession,
+    limits: &Limits,
+    announced: Option<u64>,
+    held: &mut HeldBytes<'_>,
+) -> Result<Bytes, Denied> {
+    let mut whole = BytesMut::new();
+    let mut read = 0;
+    while let Some(chunk) = next_chunk(session, limits.body_idle_timeout).await? {
+        read += chunk.len() as u64;
+        if read > limits.body_bytes_max {
+            return Err(Denied::BodyTooLarge(limits.body_bytes_max));
+        }
+        held.grow_to(read)?;
+        if announced == Some(chunk.len() as u64) {
+            // The whole body in one read, as small ones come: no copy.
+            return Ok(chunk);
+        }
+        if whole.is_empty() {
+            whole.reserve(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next_chunk(session: &mut ServerSession, idle: Duration) -> Result<Option<Bytes>, Denied> {
+    // HTTP/2 reads know no timeout of their own.
+    let read = match session.is_http2() {
+        true => timeout(idle, session.read_request_body()).await.map_err(|_| Denied::RequestTimeout)?,
+        false => session.read_request_body().await,
+    };
+    read.map_err(|error| {
+        tracing::debug!(%error, "a request body can't be read");
+        match error.etype() {
+            pingora::ErrorType::ReadTimedout => Denied::RequestTimeout,
+            _ => Denied::InvalidRequest("The request body ended early or is not framed as its head says.".to_owned()),
+        }
+    })
+}
+
+/// Bytes that are counted in `total` as long as this lives.
+struct HeldBytes<'a> {
+    total: &'a AtomicU64,
+    total_max: u64,
+    bytes: u64,
+}
+
+impl<'a> HeldBytes<'a> {
+    fn none(total: &'a AtomicU64, total_max: u64) -> Self {
+        Self { total, total_max, bytes: 0 }
+    }
+
+    fn grow_to(&mut self, bytes: u64) -> Result<(), Denied> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let more = bytes - self.bytes;
+        let before = self.total.fetch_add(more, Ordering::AcqRel);
+        self.bytes = bytes;
+        if before + more > self.total_max { Err(Denied::Overloaded) } else { Ok(()) }
+    }
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_with(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("POST", b"/v1/chat/completions", None).expect("a request");
+        for (name, value) in headers {
+            head.append_header(*name, *value).expect("a header");
+        }
+        head
+    }
+
+    #[test]
+    fn any_of_the_credential_headers_is_read() {
+        for header in [
+            ("authorization", "Bearer k"),
+            ("Authorization", "bearer  k"),
+            ("x-api-key", "k"),
+            ("api-key", "k"),
+            ("x-goog-api-key", " k "),
+        ] {
+            assert_eq!(token(&head_with(&[header])), Ok(Some("k")), "{header:?}");
+        }
+        assert_eq!(token(&head_with(&[])), Ok(None));
+        assert_eq!(token(&head_with(&[("authorization", "")])), Ok(None));
+    }
+
+    #[test]
+    fn two_different_credentials_are_refused_and_equal_ones_are_not() {
+        assert_eq!(token(&head_with(&[("authorization", "Bearer k"), ("x-api-key", "k")])), Ok(Some("k")));
+        for second in [("x-api-key", "other"), ("authorization", "Bearer other")] {
+            assert_eq!(token(&head_with(&[("authorization", "Bearer k"), second])), Err(Denied::AmbiguousCredentials));
+        }
+    }
+
+    #[test]
+    fn bodies_in_memory_are_counted_and_bounded() {
+        let total = AtomicU64::new(0);
+        let mut one = HeldBytes::none(&total, 10);
+        assert_eq!(one.grow_to(6), Ok(()));
+        assert_eq!(HeldBytes::none(&total, 10).grow_to(5), Err(Denied::Overloaded));
+        assert_eq!(one.grow_to(10), Ok(()));
+        drop(one);
+        assert_eq!(total.load(Ordering::Acquire), 0);
+    }
+}

@@ -1,0 +1,116 @@
+//! What is told about a request when it is over: its metrics and its one line in the log.
+
+use super::{Gateway, Runtime};
+use crate::metrics::Timing;
+use filters::catalogue::Model;
+use filters::denied::{Code, Denied};
+use filters::id::CallId;
+use filters::key::Key;
+use filters::pipeline::Settled;
+use filters::scope::Route;
+use filters::time::EpochMs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Notes taken on the way.
+pub(super) struct Report {
+    pub(super) call: CallId,
+    pub(super) started: EpochMs,
+    begun: Instant,
+    pub(super) route: Option<Route>,
+    pub(super) key: Option<Arc<Key>>,
+    pub(super) model: Option<Arc<Model>>,
+    pub(super) status: u16,
+    pub(super) error: Option<Code>,
+    /// Time spent waiting for the provider.
+    pub(super) upstream: Duration,
+    /// From the beginning to the first byte for the client.
+    pub(super) first_byte: Option<Duration>,
+    /// The candidate that answered, by its number in the catalogue, and the call's line in the books.
+    pub(super) settled: Option<(usize, Settled)>,
+}
+
+impl Report {
+    pub(super) fn new(call: CallId, started: EpochMs) -> Self {
+        Self {
+            call,
+            started,
+            begun: Instant::now(),
+            route: None,
+            key: None,
+            model: None,
+            status: 0,
+            error: None,
+            upstream: Duration::ZERO,
+            first_byte: None,
+            settled: None,
+        }
+    }
+
+    pub(super) fn refuse(&mut self, denied: &Denied) {
+        self.error = Some(denied.code());
+    }
+
+    /// Time since the beginning.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Notes the first byte for the client; milliseconds since the beginning.
+    pub(super) fn mark_first_byte(&mut self) -> u32 {
+        let elapsed = *self.first_byte.get_or_insert_with(|| self.begun.elapsed());
+        u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Gateway {
+    /// Tells metrics and log about a request that is over.
+    pub(super) fn account(&self, runtime: &Runtime, report: &Report) {
+        let total = report.elapsed();
+        match (&report.settled, &report.model, report.error) {
+            (Some((candidate, settled)), ..) => {
+                let timing = Timing {
+                    overhead: total.saturating_sub(report.upstream),
+                    upstream: report.upstream,
+                    first_token: report.first_byte,
+                };
+                runtime
+                    .series(&self.metrics, report.route.unwrap_or(Route::ChatCompletions), *candidate)
+                    .record(settled, &timing);
+            }
+            (None, Some(model), Some(code)) => {
+                let route = report.route.unwrap_or(Route::ChatCompletions);
+                self.metrics.refusal_series(route, model).refused(code);
+            }
+            (None, None, Some(code)) => self.metrics.refused(report.route, code),
+            (None, _, None) => report.route.into_iter().for_each(|route| self.metrics.answered(route)),
+        }
+        if runtime.log_calls {
+            log_line(report, total);
+        }
+    }
+}
+
+fn log_line(report: &Report, total: Duration) {
+    let terminal = report.settled.as_ref().map(|(_, settled)| &settled.terminal);
+    tracing::info!(
+        target: "tollgate::call",
+        request_id = %report.call,
+        route = report.route.map_or("", Route::name),
+        key = report.key.as_ref().map(|key| tracing::field::display(key.id)),
+        key_name = report.key.as_ref().map(|key| &*key.name),
+        model = report.model.as_ref().map(|model| &*model.id),
+        provider = terminal.map(|terminal| &*terminal.provider),
+        status = report.status,
+        error = report.error.map(Code::name),
+        outcome = terminal.map(|terminal| terminal.outcome.name()),
+        estimated = terminal.map(|terminal| terminal.estimated),
+        input_tokens = terminal.map(|terminal| terminal.usage.input_total()),
+        output_tokens = terminal.map(|terminal| terminal.usage.output_total()),
+        charge_nano_usd = terminal.map(|terminal| terminal.charge.0),
+        attempts = terminal.map(|terminal| terminal.attempts),
+        total_us = u64::try_from(total.as_micros()).unwrap_or(u64::MAX),
+        upstream_us = u64::try_from(report.upstream.as_micros()).unwrap_or(u64::MAX),
+        "call"
+    );
+}

@@ -1,0 +1,112 @@
+//! A store with an organisation, a key and calls to ship, for the tests beside the code.
+
+use super::Store;
+use super::keys::{KeyRecord, Limits, NewKey};
+use super::organisations::OrganisationRecord;
+use filters::id::{CallId, KeyId, OrgId, QuotaId};
+use filters::money::NanoUsd;
+use filters::ports::{Intent, Outcome, Terminal};
+use filters::price::{Price, Tier};
+use filters::scope::{Route, Scopes};
+use filters::time::EpochMs;
+use filters::usage::{Kind, Usage};
+use tempfile::TempDir;
+
+/// The moment at which tests happen: the first of a UTC day.
+pub(super) const NOW: EpochMs = EpochMs(20_833 * 86_400_000);
+
+/// A temporary store with one organisation of $10 and one key with a limit of $5.
+pub(super) struct Books {
+    pub(super) dir: TempDir,
+    pub(super) store: Store,
+    pub(super) org: OrgId,
+    pub(super) key: KeyId,
+    pub(super) token: String,
+    quotas: Vec<QuotaId>,
+}
+
+impl Books {
+    pub(super) async fn open() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).await.expect("a store");
+        let org = store.create_organisation("Acme", NOW).await.expect("made").id;
+        store.top_up(org, NanoUsd(10_000_000_000), "", NOW).await.expect("topped up");
+        let issued = store.create_key(&new_key(org), NOW).await.expect("a key");
+        let mut books =
+            Self { dir, store, org, key: issued.id, token: issued.token.reveal().to_owned(), quotas: Vec::new() };
+        for owner in [books.key.to_string(), books.org.to_string()] {
+            let id = "SELECT id FROM quotas WHERE owner = $1 AND kind IN ('spend', 'balance')";
+            let query = sqlx::query_scalar(id).bind(owner);
+            let id: i64 = query.fetch_one(&books.store.reader).await.expect("a quota");
+            books.quotas.push(QuotaId(id));
+        }
+        books
+    }
+
+    pub(super) async fn key(&self) -> KeyRecord {
+        self.store.key(self.key).await.expect("the key")
+    }
+
+    pub(super) async fn organisation(&self) -> OrganisationRecord {
+        self.store.organisation(self.org).await.expect("it")
+    }
+
+    /// A complete call, charged what its tokens cost.
+    pub(super) fn call(&self, number: u128, input: u64, output: u64) -> (Intent, Terminal) {
+        let usage = Usage::of(input, output);
+        let charge = price().cost(&usage, Tier::Standard);
+        let intent = Intent {
+            call: CallId(number + 1),
+            key: self.key,
+            org: self.org,
+            route: Route::ChatCompletions,
+            streamed: false,
+            model: "gpt-4o-mini".into(),
+            provider: "openai".into(),
+            price: price().id(),
+            started: NOW,
+            reserved: charge,
+            recovery_charge: charge,
+            input_estimate: input,
+            quotas: self.quotas.clone(),
+        };
+        let terminal = Terminal {
+            call: intent.call,
+            outcome: Outcome::Complete,
+            estimated: false,
+            status: 200,
+            error: None,
+            provider: "openai".into(),
+            price: price().id(),
+            tier: Tier::Standard,
+            usage,
+            charge,
+            attempts: 1,
+            ended: NOW.plus(20),
+            first_byte_ms: 10,
+        };
+        (intent, terminal)
+    }
+}
+
+/// A key with a limit of $5 and of 60 requests a minute.
+pub(super) fn new_key(org: OrgId) -> NewKey {
+    NewKey {
+        org,
+        name: "tests".to_owned(),
+        prefix: "tg_live".to_owned(),
+        scopes: Scopes::of_new_key(),
+        models: Vec::new(),
+        providers: Vec::new(),
+        expires: None,
+        limits: Limits { spend: Some(NanoUsd(5_000_000_000)), requests: Some(60), ..Limits::default() },
+    }
+}
+
+/// $0.15 a million tokens in, $0.60 out.
+pub(super) fn price() -> Price {
+    let mut standard = [0; Kind::ALL.len()];
+    standard[Kind::Input as usize] = 150_000_000;
+    standard[Kind::Output as usize] = 600_000_000;
+    Price { from_day: 0, standard, flex: None, priority: None, long_context: None }
+}

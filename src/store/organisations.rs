@@ -1,0 +1,193 @@
+//! Organisations: who pays, and what they have paid in.
+
+use super::changes::Change;
+use super::quotas::{self, NewQuota, QuotaKind};
+use super::{Connection, Rows, Store, StoreError, parsed};
+use filters::id::{OrgId, bits};
+use filters::money::NanoUsd;
+use filters::time::EpochMs;
+use sqlx::Row;
+
+/// An organisation as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrganisationRecord {
+    /// Names it for good.
+    pub id: OrgId,
+    /// What people call it.
+    pub name: String,
+    /// When it was made.
+    pub created: EpochMs,
+    /// Since when its keys are refused, if they are.
+    pub suspended: Option<EpochMs>,
+    /// Everything that was paid in.
+    pub credits: NanoUsd,
+    /// What has been charged, as far as it is on the books.
+    pub spent: NanoUsd,
+}
+
+impl OrganisationRecord {
+    /// What is left.
+    #[must_use]
+    pub fn balance(&self) -> NanoUsd {
+        self.credits - self.spent
+    }
+}
+
+const SELECT: &str = "SELECT o.id, o.name, o.created_ms, o.suspended_ms, q.limit_value, COALESCE(s.amount, 0) AS amount \
+     FROM organisations o \
+     JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' AND q.window_ms = 0 \
+     LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0";
+
+impl Store {
+    /// Makes an organisation without credits.
+    pub async fn create_organisation(&self, name: &str, now: EpochMs) -> Result<OrganisationRecord, StoreError> {
+        let mut random = [0; 10];
+        getrandom::fill(&mut random)?;
+        let id = OrgId(bits(now, random));
+        let mut transaction = self.write().await?;
+        sqlx::query("INSERT INTO organisations (id, name, created_ms) VALUES ($1, $2, $3)")
+            .bind(id.to_string())
+            .bind(name)
+            .bind(now.0)
+            .execute(&mut *transaction)
+            .await?;
+        let balance = NewQuota { owner: id.to_string(), kind: QuotaKind::Balance, limit: 0 };
+        quotas::insert(&mut transaction, &[balance]).await?;
+        Change::Organisation(id).record(&mut transaction, now).await?;
+        transaction.commit().await?;
+        self.organisation(id).await
+    }
+
+    /// One organisation.
+    pub async fn organisation(&self, id: OrgId) -> Result<OrganisationRecord, StoreError> {
+        let query = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE o.id = $1")));
+        let row = query.bind(id.to_string()).fetch_optional(&self.reader).await?;
+        read_row(&row.ok_or_else(|| unknown(id))?)
+    }
+
+    /// Organisations in the order in which they were made, those after `after`, at most `limit`.
+    pub async fn organisations(&self, after: Option<OrgId>, limit: u32) -> Result<Vec<OrganisationRecord>, StoreError> {
+        let text = format!("{SELECT} WHERE o.id > $1 ORDER BY o.id LIMIT $2");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(after.map(|id| id.to_string()).unwrap_or_default())
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await?;
+        rows.iter().map(read_row).collect()
+    }
+
+    /// Adds credit. What may be spent is the sum of all credits, so the two move in one transaction.
+    pub async fn top_up(
+        &self,
+        org: OrgId,
+        amount: NanoUsd,
+        reason: &str,
+        now: EpochMs,
+    ) -> Result<OrganisationRecord, StoreError> {
+        if amount <= NanoUsd::ZERO {
+            return Err(StoreError::Refused("a top-up must be more than 0 dollars"));
+        }
+        let mut transaction = self.write().await?;
+        let credits = credits_of(&mut transaction, org).await?;
+        let total = credits
+            .0
+            .checked_add(amount.0)
+            .ok_or(StoreError::Refused("an organisation can have at most 9 200 000 000 dollars of credits"))?;
+        sqlx::query(
+            "INSERT INTO credits (org, amount_nano, kind, reason, created_ms) VALUES ($1, $2, 'topup', $3, $4)",
+        )
+        .bind(org.to_string())
+        .bind(amount.0)
+        .bind(reason)
+        .bind(now.0)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("UPDATE quotas SET limit_value = $1 WHERE owner = $2 AND kind = 'balance'")
+            .bind(total)
+            .bind(org.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        Change::Balance(org).record(&mut transaction, now).await?;
+        transaction.commit().await?;
+        self.organisation(org).await
+    }
+
+    /// Refuses an organisation's keys from now on, or lets them in again.
+    pub async fn suspend_organisation(&self, org: OrgId, suspended: bool, now: EpochMs) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query("UPDATE organisations SET suspended_ms = $1 WHERE id = $2")
+            .bind(suspended.then_some(now.0))
+            .bind(org.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        if changed.rows_affected() == 0 {
+            return Err(unknown(org));
+        }
+        Change::Organisation(org).record(&mut transaction, now).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// What an organisation has paid in; an error names it if it does not exist.
+async fn credits_of(connection: &mut Connection, org: OrgId) -> Result<NanoUsd, StoreError> {
+    sqlx::query_scalar("SELECT limit_value FROM quotas WHERE owner = $1 AND kind = 'balance'")
+        .bind(org.to_string())
+        .fetch_optional(connection)
+        .await?
+        .map(NanoUsd)
+        .ok_or_else(|| unknown(org))
+}
+
+pub(super) fn unknown(org: OrgId) -> StoreError {
+    StoreError::NotFound(format!("organisation {org}"))
+}
+
+fn read_row(row: &Rows) -> Result<OrganisationRecord, StoreError> {
+    Ok(OrganisationRecord {
+        id: parsed(row, "id")?,
+        name: row.try_get("name")?,
+        created: EpochMs(row.try_get("created_ms")?),
+        suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.map(EpochMs),
+        credits: NanoUsd(row.try_get("limit_value")?),
+        spent: NanoUsd(row.try_get("amount")?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: EpochMs = EpochMs(1_800_000_000_000);
+
+    #[tokio::test]
+    async fn top_ups_add_up_to_the_balance() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).await.expect("a store");
+        let made = store.create_organisation("Acme", NOW).await.expect("made");
+        assert_eq!((made.name.as_str(), made.balance()), ("Acme", NanoUsd::ZERO));
+        for amount in [5, 7] {
+            store.top_up(made.id, NanoUsd(amount), "", NOW).await.expect("topped up");
+        }
+        let listed = store.organisations(None, 10).await.expect("listed");
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].balance(), NanoUsd(12));
+        assert!(store.organisations(Some(made.id), 10).await.expect("listed").is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_added_changes_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(dir.path()).await.expect("a store");
+        let org = store.create_organisation("Acme", NOW).await.expect("made").id;
+        store.top_up(org, NanoUsd::MAX, "all", NOW).await.expect("topped up");
+        for amount in [NanoUsd(1), NanoUsd(0), NanoUsd(-1)] {
+            let refused = store.top_up(org, amount, "more", NOW).await;
+            assert!(matches!(refused, Err(StoreError::Refused(_))), "{amount}");
+        }
+        let stranger = store.top_up(OrgId(9), NanoUsd(1), "", NOW).await;
+        assert!(matches!(stranger, Err(StoreError::NotFound(_))));
+        let credits: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM credits").fetch_one(&store.reader).await.expect("a number");
+        assert_eq!(credits, 1);
+    }
+}

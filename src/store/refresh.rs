@@ -1,0 +1,205 @@
+//! Keeps the keys in memory true: follows what other processes change, reads old entries again, lets idle ones go, and forgets
+//! quotas once the books say what they say.
+
+use super::changes::{Change, ChangeFeed};
+use super::key_cache::{Entry, Shared, TICK, lock};
+use super::loader::Wanted;
+use super::{Engine, LIST_MAX, StoreError, push_list, quotas};
+use filters::id::{KeyId, OrgId, QuotaId};
+use filters::key::Lookup;
+use papaya::Guard;
+use sqlx::{QueryBuilder, Row};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+const fn ticks(milliseconds: u128) -> u64 {
+    (milliseconds / TICK.as_millis()) as u64
+}
+
+/// After this long an entry is read again, whether or not a change was announced; with more than 15 000 keys in use, when its
+/// turn comes.
+const REREAD_TICKS: u64 = ticks(60_000);
+/// An entry that was not used for this long goes.
+const IDLE_TICKS: u64 = ticks(300_000);
+/// A quota stays this long after its last key went: the window of a rate must pass first.
+const QUOTA_KEPT_TICKS: u64 = ticks(61_000);
+/// How often quotas are looked through.
+const FORGET_TICKS: u64 = ticks(10_000);
+/// Most entries read again in one tick. One costs about 40 µs, so this is 1 % of a core, which is what a net below the
+/// announced changes may cost.
+const REREADS_PER_TICK: usize = 64;
+
+/// How far the changes have been followed.
+#[derive(Debug)]
+pub(super) struct Following {
+    feed: ChangeFeed,
+    /// Changes that were read but not yet applied, because the store failed in between.
+    unapplied: Vec<Change>,
+}
+
+impl From<ChangeFeed> for Following {
+    fn from(feed: ChangeFeed) -> Self {
+        Self { feed, unapplied: Vec::new() }
+    }
+}
+
+impl Shared {
+    /// A quarter of a second's work. What fails is tried again in the next; meanwhile what is in memory goes on.
+    pub(super) async fn tick(&self) -> Result<(), StoreError> {
+        let tick = self.ticks.fetch_add(1, Relaxed) + 1;
+        self.counts.entries.store(self.entries.len(), Relaxed);
+        self.follow_changes().await?;
+        self.reread_oldest(tick).await?;
+        if tick.is_multiple_of(FORGET_TICKS) {
+            self.forget_quotas(tick).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow_changes(&self) -> Result<(), StoreError> {
+        let mut following = self.following.lock().await;
+        let Following { feed, unapplied } = &mut *following;
+        let mut reader = self.store.reader.acquire().await?;
+        unapplied.extend(feed.poll(&mut reader).await?);
+        drop(reader);
+        let changes = unapplied.as_slice();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.unknown.pin().clear();
+        let mut keys: Vec<KeyId> = changes.iter().filter_map(changed_key).collect();
+        let orgs: Vec<OrgId> = changes.iter().filter_map(changed_organisation).collect();
+        if !orgs.is_empty() {
+            keys.extend(self.keys_of(&orgs));
+        }
+        for keys in keys.chunks(LIST_MAX) {
+            self.load(Wanted::Ids(keys)).await?;
+        }
+        let balances: Vec<String> = changes.iter().filter_map(changed_balance).collect();
+        for orgs in balances.chunks(LIST_MAX) {
+            let mut reader = self.store.reader.acquire().await?;
+            for row in quotas::read(&mut reader, orgs).await? {
+                lock(&self.quotas).set_limit(&row);
+            }
+        }
+        unapplied.clear();
+        Ok(())
+    }
+
+    /// The keys in memory of some organisations. It looks at every entry: organisations seldom change.
+    fn keys_of(&self, orgs: &[OrgId]) -> Vec<KeyId> {
+        let entries = self.entries.pin();
+        let keys = entries.values().map(|entry| &entry.key);
+        keys.filter(|key| orgs.contains(&key.org)).map(|key| key.id).collect()
+    }
+
+    async fn reread_oldest(&self, tick: u64) -> Result<(), StoreError> {
+        let due = self.take_due(tick);
+        if due.is_empty() {
+            return Ok(());
+        }
+        match self.load(Wanted::Lookups(&due)).await {
+            Ok(keys) => {
+                let is_there = |lookup: &&Lookup| keys.contains_key(*lookup);
+                let (still, gone): (Vec<_>, Vec<_>) = due.iter().partition(is_there);
+                gone.into_iter().for_each(|lookup| self.let_go(lookup, tick));
+                lock(&self.order).extend(still.into_iter().map(|lookup| (tick, *lookup)));
+                Ok(())
+            }
+            Err(cause) => {
+                let mut order = lock(&self.order);
+                due.iter().for_each(|lookup| order.push_front((0, *lookup)));
+                Err(cause)
+            }
+        }
+    }
+
+    /// Takes the entries that are due to be read again out of the order, and lets those go that are idle.
+    fn take_due(&self, tick: u64) -> Vec<Lookup> {
+        let (entries, mut order) = (self.entries.pin(), lock(&self.order));
+        let mut due = Vec::new();
+        while due.len() < REREADS_PER_TICK
+            && let Some((_, lookup)) = order.pop_front_if(|(read, _)| *read + REREAD_TICKS <= tick)
+        {
+            match entries.get(&lookup) {
+                Some(entry) if entry.used.load(Relaxed) + IDLE_TICKS < tick => {
+                    self.let_go(&lookup, tick);
+                }
+                Some(_) => due.push(lookup),
+                None => {}
+            }
+        }
+        due
+    }
+
+    fn let_go(&self, lookup: &Lookup, tick: u64) {
+        if let Some(entry) = self.entries.pin().remove(lookup) {
+            lock(&self.quotas).let_go(&entry.quotas, tick);
+        }
+    }
+
+    /// Lets entries go until the table is within its bound: the oldest, with a second chance for those used lately.
+    pub(super) fn hold_bound<G: Guard>(
+        &self,
+        entries: &papaya::HashMapRef<'_, Lookup, Entry, std::hash::RandomState, G>,
+    ) {
+        let tick = self.ticks.load(Relaxed);
+        let mut chances = LIST_MAX;
+        while entries.len() > self.settings.entries_max {
+            let mut order = lock(&self.order);
+            let Some((read, lookup)) = order.pop_front() else {
+                return;
+            };
+            let used = entries.get(&lookup).map_or(0, |entry| entry.used.load(Relaxed));
+            if used > read && chances > 0 {
+                chances -= 1;
+                order.push_back((tick, lookup));
+            } else {
+                drop(order);
+                self.let_go(&lookup, tick);
+            }
+        }
+    }
+
+    async fn forget_quotas(&self, tick: u64) -> Result<(), StoreError> {
+        // Entries that were taken out still hold their quotas until the map drops them.
+        self.entries.guard().flush();
+        let unheld = lock(&self.quotas).unheld_since(tick.saturating_sub(QUOTA_KEPT_TICKS));
+        for ids in unheld.chunks(LIST_MAX) {
+            let _loading = self.loading.lock().await;
+            let on_books = self.spent_on_books(ids).await?;
+            lock(&self.quotas).forget(ids, &on_books);
+        }
+        Ok(())
+    }
+
+    async fn spent_on_books(&self, ids: &[QuotaId]) -> Result<HashMap<QuotaId, i64>, StoreError> {
+        let mut query =
+            QueryBuilder::<Engine>::new("SELECT quota, amount FROM spent WHERE window_start_ms = 0 AND quota IN ");
+        push_list(&mut query, ids, |id| id.0);
+        let rows = query.build().fetch_all(&self.store.reader).await?;
+        let read = |row: &super::Rows| Ok((QuotaId(row.try_get("quota")?), row.try_get("amount")?));
+        rows.iter().map(read).collect()
+    }
+}
+
+fn changed_key(change: &Change) -> Option<KeyId> {
+    match change {
+        Change::Key(key) => Some(*key),
+        Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) => None,
+    }
+}
+
+fn changed_organisation(change: &Change) -> Option<OrgId> {
+    match change {
+        Change::Organisation(org) => Some(*org),
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) => None,
+    }
+}
+
+fn changed_balance(change: &Change) -> Option<String> {
+    match change {
+        Change::Balance(org) => Some(org.to_string()),
+        Change::Key(_) | Change::KeysMade(_) | Change::Organisation(_) => None,
+    }
+}

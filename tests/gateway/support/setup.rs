@@ -1,0 +1,228 @@
+//! What a gateway is started with: its configuration and catalogue as text, in a directory of its own.
+
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// US dollars per million tokens in the catalogue of the tests: an input token costs 1 000 nano-USD, an output token 10 000.
+const PRICES: &str = "from = '2026-01-01'\ninput = '1'\ncache_read = '0.1'\noutput = '10'";
+
+/// How a gateway is to be started. Without an upstream it gets a simulated provider of its own, for both protocols.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) key: Vec<String>,
+    gateway: Vec<String>,
+    limits: Vec<String>,
+    sections: Vec<String>,
+    tls: Option<String>,
+}
+
+/// A provider as the configuration names it.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    name: String,
+    dialect: &'static str,
+    url: String,
+    model: Option<String>,
+    priority: u32,
+    weight: u32,
+    credentials: Vec<String>,
+    settings: Vec<String>,
+    timeouts: Vec<String>,
+}
+
+impl Upstream {
+    /// One that speaks OpenAI's protocol and serves the model gpt-4o-mini.
+    pub(crate) fn openai(name: &str, url: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            dialect: "openai",
+            url: url.into(),
+            model: None,
+            priority: 0,
+            weight: 1,
+            credentials: vec!["sk-upstream".to_owned()],
+            settings: Vec::new(),
+            timeouts: Vec::new(),
+        }
+    }
+
+    /// One that speaks Anthropic's protocol and serves the model claude-sonnet-4-6.
+    pub(crate) fn anthropic(name: &str, url: impl Into<String>) -> Self {
+        Self { dialect: "anthropic", ..Self::openai(name, url) }
+    }
+
+    /// 0 is tried first.
+    #[must_use]
+    pub(crate) fn priority(self, priority: u32) -> Self {
+        Self { priority, ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn weight(self, weight: u32) -> Self {
+        Self { weight, ..self }
+    }
+
+    /// What the provider calls the model.
+    #[must_use]
+    pub(crate) fn model(self, model: &str) -> Self {
+        Self { model: Some(model.to_owned()), ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn credentials(self, credentials: &[&str]) -> Self {
+        Self { credentials: credentials.iter().map(|text| (*text).to_owned()).collect(), ..self }
+    }
+
+    /// A line of its section.
+    #[must_use]
+    pub(crate) fn setting(mut self, line: &str) -> Self {
+        self.settings.push(line.to_owned());
+        self
+    }
+
+    /// A line of its timeouts.
+    #[must_use]
+    pub(crate) fn timeout(mut self, line: &str) -> Self {
+        self.timeouts.push(line.to_owned());
+        self
+    }
+
+    fn section(&self) -> String {
+        let Self { name, dialect, url, credentials, settings, timeouts, .. } = self;
+        let credentials: Vec<_> = credentials.iter().map(|secret| format!("{{ value = '{secret}' }}")).collect();
+        format!(
+            "[providers.{name}]\ndialect = '{dialect}'\nbase_url = '{url}'\ncredentials = [{}]\n\
+             input_estimate = 'bound'\n{}\n[providers.{name}.timeouts]\n{}\n",
+            credentials.join(", "),
+            settings.join("\n"),
+            timeouts.join("\n"),
+        )
+    }
+
+    fn candidate(&self, model: &str) -> String {
+        let Self { name, priority, weight, .. } = self;
+        let model = self.model.as_deref().unwrap_or(model);
+        format!("{{ provider = '{name}', model = '{model}', priority = {priority}, weight = {weight} }}")
+    }
+}
+
+/// The addresses that a gateway listens on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listeners {
+    pub(super) gateway: SocketAddr,
+    pub(super) tls: SocketAddr,
+    pub(super) control: SocketAddr,
+    pub(super) metrics: SocketAddr,
+}
+
+impl Listeners {
+    pub(super) fn choose() -> Self {
+        Self { gateway: free_address(), tls: free_address(), control: free_address(), metrics: free_address() }
+    }
+}
+
+/// An address that nobody listens on. Ports below the range of outgoing connections, so that no connection takes it
+/// before the gateway does.
+fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const PORTS: u32 = 20_000;
+    loop {
+        let number = std::process::id().wrapping_mul(1_009).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let port = u16::try_from(11_000 + number).expect("below 31 000");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    #[must_use]
+    pub(crate) fn upstream(mut self, upstream: Upstream) -> Self {
+        self.upstreams.push(upstream);
+        self
+    }
+
+    /// Arguments of `tollgate key create` for the gateway's own key.
+    #[must_use]
+    pub(crate) fn key(mut self, arguments: &[&str]) -> Self {
+        self.key.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// A line of `[gateway]`.
+    #[must_use]
+    pub(crate) fn setting(mut self, line: &str) -> Self {
+        self.gateway.push(line.to_owned());
+        self
+    }
+
+    /// A line of `[gateway.limits]`.
+    #[must_use]
+    pub(crate) fn limit(mut self, line: &str) -> Self {
+        self.limits.push(line.to_owned());
+        self
+    }
+
+    /// Another section, whole.
+    #[must_use]
+    pub(crate) fn section(mut self, text: &str) -> Self {
+        self.sections.push(text.to_owned());
+        self
+    }
+
+    /// TLS with a certificate and a key from these files.
+    #[must_use]
+    pub(crate) fn tls(mut self, certificate: &Path, key: &Path) -> Self {
+        self.tls = Some(format!("certificate = {certificate:?}\nkey = {key:?}"));
+        self
+    }
+
+    /// Writes the configuration and the catalogue.
+    pub(super) fn write(&self, directory: &Path, listeners: &Listeners) {
+        let Listeners { gateway, tls, control, metrics } = listeners;
+        let mut text = format!(
+            "data_dir = 'data'\n[gateway]\nlisten = ['{gateway}']\nthreads = 2\n{}\n[gateway.limits]\ndrain_delay_ms = 0\n{}\n",
+            self.gateway.join("\n"),
+            self.limits.join("\n")
+        );
+        if let Some(files) = &self.tls {
+            let _ = writeln!(text, "[gateway.tls]\nlisten = ['{tls}']\n{files}");
+        }
+        let _ = writeln!(text, "[control]\nlisten = '{control}'\n[metrics]\nlisten = '{metrics}'");
+        text.push_str("[catalogue]\nfile = 'models.toml'\n");
+        if !self.sections.iter().any(|section| section.starts_with("[log]")) {
+            text.push_str("[log]\nformat = 'text'\n");
+        }
+        for section in self.sections.iter().cloned().chain(self.upstreams.iter().map(Upstream::section)) {
+            let _ = writeln!(text, "{section}");
+        }
+        std::fs::write(directory.join("tollgate.toml"), text).expect("the directory can be written");
+        std::fs::write(directory.join("models.toml"), self.catalogue()).expect("the directory can be written");
+    }
+
+    fn catalogue(&self) -> String {
+        let models = [("openai", "gpt-4o-mini", "mini"), ("anthropic", "claude-sonnet-4-6", "sonnet")];
+        models.map(|(dialect, id, alias)| self.model(dialect, id, alias)).concat()
+    }
+
+    fn model(&self, dialect: &str, id: &str, alias: &str) -> String {
+        let serving = self.upstreams.iter().filter(|upstream| upstream.dialect == dialect);
+        let candidates: Vec<_> = serving.map(|upstream| upstream.candidate(id)).collect();
+        if candidates.is_empty() {
+            return String::new();
+        }
+        format!(
+            "[[models]]\nid = '{id}'\naliases = ['{alias}']\ncontext_tokens = 1_000_000_000\noutput_tokens_max = 16_384\n\
+             output_limit_field = 'max_tokens'\ncandidates = [{}]\n[[models.prices]]\n{PRICES}\n",
+            candidates.join(", ")
+        )
+    }
+}
