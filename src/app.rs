@@ -15,9 +15,11 @@ use async_trait::async_trait;
 use filters::id::PriceId;
 use filters::price::Price;
 use pingora::apps::HttpServerOptions;
-use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
+use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora::services::listening::Service;
@@ -177,6 +179,7 @@ impl Parts {
             pepper: store.pepper().clone(),
             journal: Arc::new(journal),
             metrics: Arc::clone(&metrics),
+            transport: TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS_MAX))),
             connector: Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS_MAX))),
             activity: Arc::new(Activity::default()),
             options: server_options(config),
@@ -334,18 +337,23 @@ fn server(config: &Config, parts: &Parts) -> Result<Server, Box<dyn std::error::
     server.bootstrap();
     let mut service = Service::new("gateway".to_owned(), Door::new(Arc::clone(&parts.gateway)));
     for address in &config.gateway.listen {
-        service.add_tcp(&address.to_string());
+        service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(listener_buffers()));
     }
     if let (Some(tls), Some(certificates)) = (&config.gateway.tls, &parts.certificates) {
         for address in &tls.listen {
             let mut settings = TlsSettings::intermediate("", "")?;
             settings.set_cert_resolver(Arc::clone(certificates) as _);
             settings.enable_h2();
-            service.add_tls_with_settings(&address.to_string(), None, settings);
+            service.add_listener(ListenerConfig::tcp(address.to_string()).tls(settings).l4_buffer(listener_buffers()));
         }
     }
     server.add_service(service);
     Ok(server)
+}
+
+/// The head and the body of a small answer fit in one write buffer, and so leave in one send.
+fn listener_buffers() -> L4BufferSettings {
+    L4BufferSettings::default().write(4096)
 }
 
 fn server_options(config: &Config) -> HttpServerOptions {
@@ -379,7 +387,11 @@ async fn refresh_addresses(gateway: Arc<Gateway>) {
         tokio::time::sleep(ADDRESS_REFRESH).await;
         for provider in gateway.runtime.load_full().providers() {
             // A resolver that hangs must not keep the others from being asked.
-            let _ = tokio::task::spawn_blocking(move || provider.find_addresses()).await;
+            let refreshed = tokio::task::spawn_blocking(move || {
+                provider.close_old_connections();
+                provider.find_addresses();
+            });
+            let _ = refreshed.await;
         }
     }
 }

@@ -8,6 +8,7 @@ mod attempt;
 mod door;
 mod headers;
 mod health;
+mod idle;
 mod inspect;
 mod providers;
 mod receive;
@@ -32,6 +33,7 @@ use filters::ports::{Journal, Keys};
 use filters::request_head;
 use filters::scope::Route;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::connectors::TransportConnector;
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -53,7 +55,9 @@ pub struct Gateway {
     pub journal: Arc<dyn Journal>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Connections to providers.
+    /// Makes connections to providers that speak HTTP/1.1.
+    pub transport: TransportConnector,
+    /// Makes and keeps connections to providers that speak HTTP/2.
     pub connector: Connector<()>,
     /// What is going on right now.
     pub activity: Arc<Activity>,

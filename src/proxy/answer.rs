@@ -106,7 +106,7 @@ impl<'a> Passage<'a> {
         }
     }
 
-    async fn small(self, exchange: Exchange, meter: &Meter, body: Bytes) -> Connection {
+    async fn small(self, exchange: Box<Exchange>, meter: &Meter, body: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
         let mut head = self.head(&exchange, BodyLength::Bytes(body.len()));
         let (gateway, client, report, charge) = self.settle(meter, outcome_of(meter, status), status);
@@ -122,7 +122,7 @@ impl<'a> Passage<'a> {
     }
 
     /// A large body leaves as it arrives, but for its last piece, which waits for the settlement.
-    async fn large(mut self, mut exchange: Exchange, mut meter: Meter, begun: Bytes) -> Connection {
+    async fn large(mut self, mut exchange: Box<Exchange>, mut meter: Meter, begun: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
         let length = exchange
             .head()
@@ -185,7 +185,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Settles, then lets the end leave.
-    async fn finish(self, exchange: Exchange, meter: &Meter, out: Bytes, status: u16) -> Connection {
+    async fn finish(self, exchange: Box<Exchange>, meter: &Meter, out: Bytes, status: u16) -> Connection {
         let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
         let connection = connection_after(client.write_response_body(out, true).await);
         exchange.release(&gateway.connector).await;
@@ -193,7 +193,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Settles an answer that was broken off by either side. The connection is cut, so that nobody takes it for whole.
-    async fn leave(self, exchange: Exchange, meter: &Meter, outcome: Outcome, status: u16) -> Connection {
+    async fn leave(self, exchange: Box<Exchange>, meter: &Meter, outcome: Outcome, status: u16) -> Connection {
         if outcome == Outcome::UpstreamFailed {
             self.report.error = Some(Code::UpstreamFailed);
         }
@@ -203,7 +203,7 @@ impl<'a> Passage<'a> {
     }
 
     /// The provider broke off before the client got a byte.
-    async fn fail(self, exchange: Exchange, meter: &Meter, timed_out: bool) -> Connection {
+    async fn fail(self, exchange: Box<Exchange>, meter: &Meter, timed_out: bool) -> Connection {
         let denied = if timed_out { Denied::UpstreamTimeout } else { Denied::UpstreamFailed };
         let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
         self.report.error = Some(denied.code());

@@ -3,17 +3,19 @@
 use super::Gateway;
 use super::providers::Provider;
 use crate::metrics::Failover;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use filters::scope::Route;
 use futures_util::FutureExt;
 use pingora::connectors::http::Connector;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora::time::timeout;
 use pingora::upstreams::peer::HttpPeer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 
 /// Why an attempt came to nothing before the client got a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub(super) struct Outgoing<'a> {
 /// An exchange whose answer has begun.
 pub(super) struct Exchange {
     session: HttpSession<()>,
-    peer: HttpPeer,
+    peer: Arc<HttpPeer>,
     provider: Arc<Provider>,
     begun: Instant,
     is_over: bool,
@@ -67,57 +69,34 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Sends the request and waits for the head of the answer. A pooled connection that broke before the answer is
-    /// replaced by a new one once, because the provider closed it before it saw the request.
+    /// replaced by a new one, because the provider closed it before it saw the request.
     pub(super) async fn open(
         gateway: &Gateway,
         provider: &Arc<Provider>,
         client: &mut ServerSession,
         outgoing: &Outgoing<'_>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Box<Self>, Failure> {
         let begun = Instant::now();
         let peer = provider.peer().ok_or(Failure::Connect)?;
         for _ in 0..POOLED_TRIES_MAX {
-            let (session, reused) = gateway.connector.get_http_session(&peer).await.map_err(|error| {
-                tracing::warn!(provider = &*provider.name, %error, "no connection to the provider");
-                Failure::Connect
-            })?;
-            let mut exchange =
-                Self { session, peer: peer.clone(), provider: Arc::clone(provider), begun, is_over: false };
-            match exchange.send(client, outgoing).await {
+            let sent = match provider.settings.h2 {
+                true => send_h2(gateway, provider, &peer, client, outgoing).await,
+                false => send_h1(gateway, provider, &peer, client, outgoing).await,
+            };
+            let (session, reused) = match sent {
+                Ok(sent) => sent,
+                Err((Failure::Reset, true)) => continue,
+                Err((failure, _)) => return Err(failure),
+            };
+            let peer = Arc::clone(&peer);
+            let mut exchange = Box::new(Self { session, peer, provider: Arc::clone(provider), begun, is_over: false });
+            match exchange.await_head(client).await {
                 Err(Failure::Reset) if reused => {}
                 Err(failure) => return Err(failure),
-                Ok(()) => match exchange.await_head(client).await {
-                    Err(Failure::Reset) if reused => {}
-                    Err(failure) => return Err(failure),
-                    Ok(()) => return Ok(exchange),
-                },
+                Ok(()) => return Ok(exchange),
             }
         }
-        Err(Failure::Connect)
-    }
-
-    async fn send(&mut self, client: &ServerSession, outgoing: &Outgoing<'_>) -> Result<(), Failure> {
-        let timeouts = &self.provider.settings.timeouts;
-        let is_http2 = matches!(self.session, HttpSession::H2(_));
-        let path = format!("{}{}", self.provider.settings.base_url.path, outgoing.route.path());
-        let bytes = outgoing.pieces.iter().map(Bytes::len).sum();
-        let sets = &self.provider.header_sets;
-        let head =
-            sets.request(client.req_header(), &path, outgoing.credential, bytes, is_http2).ok_or(Failure::Connect)?;
-        self.session.set_write_timeout(Some(timeouts.idle));
-        let session = &mut self.session;
-        let sent = async {
-            session.write_request_header(Box::new(head)).await?;
-            let last = outgoing.pieces.len().saturating_sub(1);
-            for (index, piece) in outgoing.pieces.iter().enumerate() {
-                session.write_request_body(piece.clone(), index == last).await?;
-            }
-            session.finish_request_body().await
-        };
-        sent.await.map_err(|error: Box<pingora::Error>| {
-            tracing::debug!(provider = &*self.provider.name, %error, "the request can't be sent");
-            Failure::Reset
-        })
+        Err(Failure::Reset)
     }
 
     async fn await_head(&mut self, client: &mut ServerSession) -> Result<(), Failure> {
@@ -171,7 +150,7 @@ impl Exchange {
     }
 
     /// Gives the connection back, reading what little is left of the answer first.
-    pub(super) async fn release(mut self, connector: &Connector<()>) {
+    pub(super) async fn release(mut self: Box<Self>, connector: &Connector<()>) {
         let mut left = LEFTOVER_BYTES_MAX;
         while !self.is_over {
             match timeout(LEFTOVER_TIME, self.read(LEFTOVER_TIME)).await {
@@ -180,19 +159,109 @@ impl Exchange {
                 _ => return self.abort().await,
             }
         }
-        if let HttpSession::H1(session) = &mut self.session {
-            session.respect_keepalive();
+        let Self { session, peer, provider, .. } = *self;
+        match session {
+            HttpSession::H1(mut session) => {
+                session.respect_keepalive();
+                if let Some(stream) = session.reuse().await {
+                    provider.idle.give_back(stream);
+                }
+            }
+            other => connector.release_http_session(other, &*peer, peer.options.idle_timeout).await,
         }
-        let idle = self.peer.options.idle_timeout;
-        connector.release_http_session(self.session, &self.peer, idle).await;
     }
 
     /// Breaks the connection off: the provider is to stop.
-    pub(super) async fn abort(mut self) {
+    pub(super) async fn abort(mut self: Box<Self>) {
         self.session.shutdown().await;
     }
 }
 
+type Sent = Result<(HttpSession<()>, bool), (Failure, bool)>;
+
+/// HTTP/1.1: head and body leave in one send, and no map of headers is made for them.
+async fn send_h1(
+    gateway: &Gateway,
+    provider: &Provider,
+    peer: &Arc<HttpPeer>,
+    client: &ServerSession,
+    outgoing: &Outgoing<'_>,
+) -> Sent {
+    let (mut stream, reused) = match provider.idle.take(provider.settings.keepalive) {
+        Some(stream) => (stream, true),
+        None => {
+            let connected = gateway.transport.new_stream(&**peer).await;
+            (connected.map_err(|error| (refused_connection(provider, &error), false))?, false)
+        }
+    };
+    let body_bytes: usize = outgoing.pieces.iter().map(Bytes::len).sum();
+    let mut wire = BytesMut::with_capacity(HEAD_BYTES_USUAL + body_bytes.min(SENT_TOGETHER_MAX));
+    provider.header_sets.write_head(&mut wire, client.req_header(), outgoing.route, outgoing.credential, body_bytes);
+    let is_small = body_bytes <= SENT_TOGETHER_MAX;
+    if is_small {
+        outgoing.pieces.iter().for_each(|piece| wire.extend_from_slice(piece));
+    }
+    let write = async {
+        stream.write_all(&wire).await?;
+        if !is_small {
+            for piece in outgoing.pieces {
+                stream.write_all(piece).await?;
+            }
+        }
+        stream.flush().await
+    };
+    match timeout(provider.settings.timeouts.idle, write).await {
+        Ok(Ok(())) => Ok((HttpSession::H1(Http1Session::new_with_options(stream, &**peer)), reused)),
+        Ok(Err(error)) => {
+            tracing::debug!(provider = &*provider.name, %error, "the request can't be sent");
+            Err((Failure::Reset, reused))
+        }
+        Err(_) => Err((Failure::HeaderTimeout, reused)),
+    }
+}
+
+/// HTTP/2, as Pingora speaks it.
+async fn send_h2(
+    gateway: &Gateway,
+    provider: &Provider,
+    peer: &Arc<HttpPeer>,
+    client: &ServerSession,
+    outgoing: &Outgoing<'_>,
+) -> Sent {
+    let connected = gateway.connector.get_http_session(&**peer).await;
+    let (mut session, reused) = connected.map_err(|error| (refused_connection(provider, &error), false))?;
+    let bytes = outgoing.pieces.iter().map(Bytes::len).sum();
+    let is_http2 = matches!(session, HttpSession::H2(_));
+    let sets = &provider.header_sets;
+    let head = sets.request(client.req_header(), outgoing.route, outgoing.credential, bytes, is_http2);
+    let head = head.ok_or((Failure::Connect, reused))?;
+    session.set_write_timeout(Some(provider.settings.timeouts.idle));
+    let sent = async {
+        session.write_request_header(Box::new(head)).await?;
+        let last = outgoing.pieces.len().saturating_sub(1);
+        for (index, piece) in outgoing.pieces.iter().enumerate() {
+            session.write_request_body(piece.clone(), index == last).await?;
+        }
+        session.finish_request_body().await
+    };
+    match sent.await {
+        Ok(()) => Ok((session, reused)),
+        Err(error) => {
+            tracing::debug!(provider = &*provider.name, %error, "the request can't be sent");
+            Err((Failure::Reset, reused))
+        }
+    }
+}
+
+fn refused_connection(provider: &Provider, error: &pingora::Error) -> Failure {
+    tracing::warn!(provider = &*provider.name, %error, "no connection to the provider");
+    Failure::Connect
+}
+
+/// The usual size of a request's head.
+const HEAD_BYTES_USUAL: usize = 1024;
+/// A body up to this size is copied behind its head, because a second send costs more than the copy.
+const SENT_TOGETHER_MAX: usize = 64 * 1024;
 /// A connection from the pool may be stale; a second one too; a third try gets a new one or fails.
 const POOLED_TRIES_MAX: usize = 3;
 /// The rest of an answer that is worth reading for the sake of its connection.

@@ -8,6 +8,7 @@ use filters::dialect::Dialect;
 use filters::id::CallId;
 use filters::money::NanoUsd;
 use filters::quota::{Chain, RateReading};
+use filters::scope::Route;
 use filters::time::EpochMs;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -22,6 +23,9 @@ pub(super) struct HeaderSets {
     credential_name: HeaderName,
     added: Vec<(HeaderName, HeaderValue)>,
     scheme: &'static str,
+    path: String,
+    /// The header lines that are the same in every HTTP/1.1 request.
+    fixed: Vec<u8>,
 }
 
 impl HeaderSets {
@@ -36,16 +40,55 @@ impl HeaderSets {
                 Dialect::OpenaiChat => AUTHORIZATION,
                 Dialect::Anthropic => HeaderName::from_static("x-api-key"),
             },
+            fixed: fixed_lines(&host, &provider.headers),
+            path: url.path.clone(),
             added: provider.headers.clone(),
             scheme: if url.tls { "https" } else { "http" },
         })
     }
 
-    /// The head of the request to the provider: the client's own, without what is between the client and us.
+    /// Writes the head of the request to the provider in HTTP/1.1: the client's own, without what is between the client
+    /// and us.
+    pub(super) fn write_head(
+        &self,
+        wire: &mut BytesMut,
+        client: &RequestHeader,
+        route: Route,
+        credential: &HeaderValue,
+        body_bytes: usize,
+    ) {
+        let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| wire.put_slice(part));
+        put(&[b"POST ", self.path.as_bytes(), route.path().as_bytes()]);
+        if let Some(query) = client.uri.query() {
+            put(&[b"?", query.as_bytes()]);
+        }
+        put(&[
+            b" HTTP/1.1\r\n",
+            &self.fixed,
+            self.credential_name.as_str().as_bytes(),
+            b": ",
+            credential.as_bytes(),
+            b"\r\n",
+        ]);
+        for (name, value) in &client.headers {
+            if passes_to_provider(name) && !self.is_added(name) && !is_named_in_connection(name, &client.headers) {
+                put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            }
+        }
+        put(&[b"content-length: "]);
+        put_number(wire, body_bytes as u64);
+        wire.put_slice(b"\r\n\r\n");
+    }
+
+    fn is_added(&self, name: &HeaderName) -> bool {
+        self.added.iter().any(|(added, _)| added == name)
+    }
+
+    /// The head of the request to the provider, for HTTP/2.
     pub(super) fn request(
         &self,
         client: &RequestHeader,
-        path: &str,
+        route: Route,
         credential: &HeaderValue,
         body_bytes: usize,
         is_http2: bool,
@@ -54,8 +97,8 @@ impl HeaderSets {
         parts.method = Method::POST;
         parts.version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         let target = match client.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
+            Some(query) => format!("{}{}?{query}", self.path, route.path()),
+            None => format!("{}{}", self.path, route.path()),
         };
         parts.headers = HeaderMap::with_capacity(client.headers.len() + 6);
         for (name, value) in &client.headers {
@@ -63,7 +106,6 @@ impl HeaderSets {
                 parts.headers.append(name, value.clone());
             }
         }
-        // Asked for plain text, the provider sends what the meter can read.
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
         for (name, value) in &self.added {
@@ -79,6 +121,18 @@ impl HeaderSets {
         }
         Some(RequestHeader::from(parts))
     }
+}
+
+fn fixed_lines(host: &str, added: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
+    // Asked for plain text, the provider sends what the meter can read.
+    let mut lines = format!("host: {host}\r\naccept-encoding: identity\r\n").into_bytes();
+    for (name, value) in added {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        lines.extend_from_slice(value.as_bytes());
+        lines.extend_from_slice(b"\r\n");
+    }
+    lines
 }
 
 /// Whether a client's header goes to the provider.

@@ -2,6 +2,7 @@
 
 use super::headers::HeaderSets;
 use super::health::{Rest, pick};
+use super::idle::IdleConnections;
 use crate::config::{self, Config, ErrorShape, Limits};
 use crate::error::Shape;
 use crate::metrics::{CallSeries, Metrics, ProviderSeries};
@@ -126,7 +127,8 @@ pub struct Provider {
     pub(super) header_sets: HeaderSets,
     pub(super) cooling: Rest,
     credentials: Vec<Credential>,
-    peers: ArcSwap<Vec<HttpPeer>>,
+    pub(super) idle: IdleConnections,
+    peers: ArcSwap<Vec<Arc<HttpPeer>>>,
     turn: AtomicUsize,
 }
 
@@ -161,6 +163,7 @@ impl Provider {
             settings: settings.clone(),
             cooling: Rest::default(),
             credentials,
+            idle: IdleConnections::default(),
             peers: ArcSwap::default(),
             turn: AtomicUsize::new(0),
         };
@@ -190,10 +193,15 @@ impl Provider {
     }
 
     /// One of its addresses, in turn.
-    pub(super) fn peer(&self) -> Option<HttpPeer> {
+    pub(super) fn peer(&self) -> Option<Arc<HttpPeer>> {
         let peers = self.peers.load();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         peers.get(turn.checked_rem(peers.len())?).cloned()
+    }
+
+    /// Closes connections that were idle for too long.
+    pub fn close_old_connections(&self) {
+        self.idle.close_old(self.settings.keepalive);
     }
 
     /// Looks the addresses up anew. Blocks; called at start and from the background. If the name can't be resolved, the
@@ -204,7 +212,8 @@ impl Provider {
             Ok(addresses) => {
                 let mut addresses: Vec<_> = addresses.collect();
                 addresses.sort_unstable();
-                self.peers.store(Arc::new(addresses.into_iter().map(|address| self.peer_at(address)).collect()));
+                self.peers
+                    .store(Arc::new(addresses.into_iter().map(|address| Arc::new(self.peer_at(address))).collect()));
             }
             Err(error) => {
                 tracing::warn!(provider = &*self.name, host = url.host, %error, "the provider's name can't be resolved")

@@ -27,7 +27,7 @@ struct Search {
 
 /// An answer that has begun: nothing of it has left yet.
 pub(super) struct Opening {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) meter: Meter,
     /// What may leave first.
     pub(super) first: Bytes,
@@ -113,7 +113,7 @@ impl Gateway {
     /// Reads a stream up to its first event, so that a failure in it can still be healed by another candidate.
     async fn begin_answer(
         &self,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
         client: &mut ServerSession,
         call: &mut Admitted,
         asked_usage: bool,

@@ -85,7 +85,8 @@ fn is_streamed(number: usize) -> bool {
 fn call_of(number: usize) -> Call {
     let prompt = format!("count {}", "x".repeat(number));
     let tokens = 5 + number % 30;
-    let call = if number.is_multiple_of(2) { Call::chat(&prompt) } else { Call::messages(&prompt) }.with("max_tokens", tokens);
+    let call =
+        if number.is_multiple_of(2) { Call::chat(&prompt) } else { Call::messages(&prompt) }.with("max_tokens", tokens);
     match (is_streamed(number), number.is_multiple_of(2)) {
         (false, _) => call,
         // Asked for by the client itself, the usage event needs no change of the body.
@@ -99,7 +100,8 @@ fn call_of(number: usize) -> Call {
 fn assert_books_are_true(made: &[Made], rows: &[Row], served: &[Value]) {
     let by_id: BTreeMap<&str, &Row> = rows.iter().map(|row| (row.request_id.as_str(), row)).collect();
     assert_eq!(by_id.len(), rows.len(), "each call is on the books once");
-    let by_body: BTreeMap<&str, &Value> = served.iter().map(|call| (call["body_sha256"].as_str().expect("a hash"), call)).collect();
+    let by_body: BTreeMap<&str, &Value> =
+        served.iter().map(|call| (call["body_sha256"].as_str().expect("a hash"), call)).collect();
     assert_eq!(by_body.len(), served.len(), "each call was served once");
     let mut seen = BTreeSet::new();
     for call in made.iter().filter(|call| call.is_complete) {
@@ -110,7 +112,8 @@ fn assert_books_are_true(made: &[Made], rows: &[Row], served: &[Value]) {
         assert_eq!((row.outcome.as_str(), row.is_estimated), ("complete", false), "{row:?}");
         seen.insert(row.input_tokens);
     }
-    let others: BTreeMap<i64, &Row> = rows.iter().filter(|row| !seen.contains(&row.input_tokens)).map(|row| (row.input_tokens, row)).collect();
+    let others: BTreeMap<i64, &Row> =
+        rows.iter().filter(|row| !seen.contains(&row.input_tokens)).map(|row| (row.input_tokens, row)).collect();
     assert_eq!(others.len() + seen.len(), rows.len(), "no two calls have as many input tokens");
     for row in others.values() {
         assert!(matches!(row.outcome.as_str(), "recovered" | "complete"), "{row:?}");
@@ -122,7 +125,10 @@ fn assert_books_are_true(made: &[Made], rows: &[Row], served: &[Value]) {
     }
     for bill in served {
         let input = bill["input_tokens"].as_i64().expect("a number");
-        assert!(seen.contains(&input) || others.contains_key(&input), "a call that was begun is not on the books: {bill}");
+        assert!(
+            seen.contains(&input) || others.contains_key(&input),
+            "a call that was begun is not on the books: {bill}"
+        );
     }
 }
 
@@ -136,7 +142,9 @@ fn assert_audit_is_clean(gateway: &Gateway) {
 fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
     // The provider outlives the gateway.
     let provider = Provider::with(&["--token-ms", "2"]);
-    let setup = Setup::new().upstream(Upstream::openai("openai", provider.url())).upstream(Upstream::anthropic("anthropic", provider.url()));
+    let setup = Setup::new()
+        .upstream(Upstream::openai("openai", provider.url()))
+        .upstream(Upstream::anthropic("anthropic", provider.url()));
     let gateway = setup.start();
     let load = Load::default();
     for cycle in 0..CYCLES {
@@ -219,10 +227,15 @@ fn a_second_process_on_the_same_directory_says_so_and_ends() {
     let gateway = Gateway::start();
     let config = std::fs::read_to_string(gateway.config()).expect("the configuration");
     // Other addresses, the same books.
-    let other = config.lines().map(|line| if line.starts_with("listen") { line.replace(":1", ":2") } else { line.to_owned() });
+    let other =
+        config.lines().map(|line| if line.starts_with("listen") { line.replace(":1", ":2") } else { line.to_owned() });
     let file = gateway.config().with_file_name("other.toml");
     std::fs::write(&file, other.collect::<Vec<_>>().join("\n")).expect("written");
-    let second = Command::new(env!("CARGO_BIN_EXE_tollgate")).args(["serve", "--config"]).arg(&file).output().expect("it starts");
+    let second = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .expect("it starts");
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(!second.status.success(), "{said}");
     assert!(said.contains("another process") && said.contains("journal"), "{said}");

@@ -2,10 +2,12 @@
 
 mod calls;
 mod departures;
+mod durability;
 mod failover;
 mod faults;
 mod keys;
 mod limits;
+mod metrics;
 mod money;
 mod smuggling;
 mod support;

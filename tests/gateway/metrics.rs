@@ -11,13 +11,20 @@ const INVENTED_NAMES_SOAK: usize = 100_000;
 
 /// Names of the series in a text that Prometheus scrapes.
 fn names(text: &str) -> BTreeSet<&str> {
-    let series = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap_or_default());
+    let series = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(['{', ' ']).next().unwrap_or_default());
     series.collect()
 }
 
 /// Series with their labels, without their values.
 fn series(text: &str) -> BTreeSet<&str> {
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect()
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(series, _)| series)
+        .collect()
 }
 
 /// A number as Prometheus writes it, where it is whole.
@@ -39,18 +46,26 @@ fn names_in_dashboards() -> BTreeSet<String> {
 #[test]
 fn every_series_of_the_dashboard_appears_after_a_few_calls() {
     let gateway = Gateway::start();
-    for call in [counting(10), counting(10).streamed(), Call::messages("count up"), Call::messages("count up").streamed()] {
+    for call in
+        [counting(10), counting(10).streamed(), Call::messages("count up"), Call::messages("count up").streamed()]
+    {
         assert_eq!(gateway.call(&call).status, 200);
     }
     let text = gateway.scrape();
     let scraped = names(&text);
-    let missing: Vec<String> = names_in_dashboards().into_iter().filter(|name| !scraped.contains(name.as_str())).collect();
+    let missing: Vec<String> =
+        names_in_dashboards().into_iter().filter(|name| !scraped.contains(name.as_str())).collect();
     assert_eq!(missing, Vec::<String>::new());
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         assert!(line.starts_with("tollgate_"), "{line}");
-        assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok_and(f64::is_finite)), "{line}");
+        assert!(
+            line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok_and(f64::is_finite)),
+            "{line}"
+        );
     }
-    assert!(text.contains("# HELP tollgate_requests_total ") && text.contains("# TYPE tollgate_requests_total counter"));
+    assert!(
+        text.contains("# HELP tollgate_requests_total ") && text.contains("# TYPE tollgate_requests_total counter")
+    );
     let answer = probe(&gateway, "/metrics");
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
 }
@@ -58,7 +73,13 @@ fn every_series_of_the_dashboard_appears_after_a_few_calls() {
 #[test]
 fn tokens_and_spend_equal_the_books() {
     let gateway = Gateway::start();
-    for call in [counting(10), counting(7).streamed(), counting(5).simulate("cached=11"), Call::messages("count up"), counting(9).simulate("no-usage")] {
+    for call in [
+        counting(10),
+        counting(7).streamed(),
+        counting(5).simulate("cached=11"),
+        Call::messages("count up"),
+        counting(9).simulate("no-usage"),
+    ] {
         assert_eq!(gateway.call(&call).status, 200);
     }
     let rows = gateway.books_of(5);
@@ -71,7 +92,10 @@ fn tokens_and_spend_equal_the_books() {
         let input = tokens("input") + tokens("cache_read");
         assert_eq!(input.to_string(), of_model().map(|row| row.input_tokens).sum::<i64>().to_string());
         assert_eq!(tokens("output").to_string(), of_model().map(|row| row.output_tokens).sum::<i64>().to_string());
-        assert_eq!(count(&gateway, "tollgate_requests_total", &[&label, "status_class=\"2xx\""]), of_model().count().to_string());
+        assert_eq!(
+            count(&gateway, "tollgate_requests_total", &[&label, "status_class=\"2xx\""]),
+            of_model().count().to_string()
+        );
     }
     assert_eq!(gateway.metric("tollgate_tokens_total", &["kind=\"cache_read\""]).to_string(), "11");
     eventually("all are shipped", || (count(&gateway, "tollgate_shipped_calls_total", &[]) == "5").then_some(()));
@@ -99,7 +123,11 @@ fn refusals_are_counted_by_reason() {
         assert_eq!(count(&gateway, "tollgate_refusals_total", &[&format!("reason=\"{reason}\"")]), "2", "{reason}");
     }
     let refused = |status_class: &str, error_type: &str| {
-        count(&gateway, "tollgate_requests_total", &[&format!("status_class=\"{status_class}\""), &format!("error_type=\"{error_type}\"")])
+        count(
+            &gateway,
+            "tollgate_requests_total",
+            &[&format!("status_class=\"{status_class}\""), &format!("error_type=\"{error_type}\"")],
+        )
     };
     assert_eq!(refused("4xx", "insufficient_credits"), "4");
     assert_eq!(refused("4xx", "permission_error"), "2");
@@ -131,7 +159,10 @@ fn invented_models_routes_and_keys_add_at_most_one_series() {
     ask(0, names);
     let text = gateway.scrape();
     let (series_before, series_after) = (series(&before), series(&text));
-    let new: Vec<_> = series_after.difference(&series_before).filter(|series| !series.starts_with("tollgate_refusals_total")).collect();
+    let new: Vec<_> = series_after
+        .difference(&series_before)
+        .filter(|series| !series.starts_with("tollgate_refusals_total"))
+        .collect();
     assert!(new.len() <= 1, "{new:#?}");
     assert!(!text.contains("invented"));
     let unknown = count(&gateway, "tollgate_requests_total", &["model=\"unknown\"", "status_class=\"4xx\""]);
@@ -139,7 +170,12 @@ fn invented_models_routes_and_keys_add_at_most_one_series() {
     for number in 0..20 {
         gateway.exchange(&Request::get(&format!("/v1/path-{number}")).bearer(&gateway.key.token));
         gateway.exchange(&Request::get("/v1/key").bearer(&format!("nobody-{number}")));
-        gateway.exchange(&counting(1).header("x-simulate", "status=418").header("user-agent", &format!("agent-{number}")).request(&gateway.key.token));
+        gateway.exchange(
+            &counting(1)
+                .header("x-simulate", "status=418")
+                .header("user-agent", &format!("agent-{number}"))
+                .request(&gateway.key.token),
+        );
     }
     let text = gateway.scrape();
     for invented in ["path-", "nobody-", "agent-", &gateway.key.id] {
@@ -152,7 +188,8 @@ fn calls_in_flight_are_counted_and_return_to_none() {
     let gateway = Gateway::start();
     let in_flight = || count(&gateway, "tollgate_requests_in_flight", &[]);
     assert_eq!(in_flight(), "0");
-    let mut streams: Vec<Wire> = (0..7).map(|_| gateway.open(&counting(5).streamed().simulate("hang-after=1"))).collect();
+    let mut streams: Vec<Wire> =
+        (0..7).map(|_| gateway.open(&counting(5).streamed().simulate("hang-after=1"))).collect();
     streams.iter_mut().for_each(|wire| assert_eq!(wire.head().status, 200));
     assert_eq!(in_flight(), "7");
     streams.pop().expect("one of seven").reset();
@@ -195,9 +232,16 @@ fn providers_that_fail_are_seen_by_name_and_reason() {
     let gateway = setup.upstream(Upstream::openai("good", provider.url()).priority(2)).start();
     assert_eq!(gateway.call(&counting(1)).header("x-tollgate-provider"), Some("good"));
     let failed = |provider: &str, reason: &str| {
-        count(&gateway, "tollgate_failovers_total", &[&format!("provider=\"{provider}\""), &format!("reason=\"{reason}\"")])
+        count(
+            &gateway,
+            "tollgate_failovers_total",
+            &[&format!("provider=\"{provider}\""), &format!("reason=\"{reason}\"")],
+        )
     };
-    assert_eq!((failed("dead", "connect"), failed("refusing", "credential"), failed("good", "status")), ("1".into(), "1".into(), "0".into()));
+    assert_eq!(
+        (failed("dead", "connect"), failed("refusing", "credential"), failed("good", "status")),
+        ("1".into(), "1".into(), "0".into())
+    );
     assert_eq!(count(&gateway, "tollgate_provider_cooling", &["provider=\"dead\""]), "1");
     assert_eq!(count(&gateway, "tollgate_credential_benched", &["provider=\"refusing\""]), "1");
     assert_eq!(count(&gateway, "tollgate_provider_cooling", &["provider=\"good\""]), "0");
