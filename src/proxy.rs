@@ -128,7 +128,7 @@ impl Gateway {
         let outcome = self.answer(&runtime, session, &mut report).await;
         let connection = match outcome {
             Ok(connection) => connection,
-            Err(denied) => self.refuse(&runtime, session, &denied, &mut report).await,
+            Err(denied) => Box::pin(self.refuse(&runtime, session, &denied, &mut report)).await,
         };
         self.account(&runtime, &report);
         connection
@@ -149,7 +149,7 @@ impl Gateway {
         let authenticated = self.authenticate(runtime, session, received).await?;
         report.key = Some(Arc::clone(authenticated.key()));
         if route.is_inspection() {
-            return inspect::answer(runtime, session, &authenticated, report).await;
+            return Box::pin(inspect::answer(runtime, session, &authenticated, report)).await;
         }
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;

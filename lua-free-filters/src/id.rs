@@ -65,9 +65,8 @@ macro_rules! identifier {
 
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str($prefix)?;
-                formatter.write_str("_")?;
-                encode(self.0).iter().try_for_each(|digit| write!(formatter, "{}", *digit as char))
+                let text = self.to_ascii();
+                formatter.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 

@@ -107,7 +107,7 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
         bytes_max: section.number("bytes_max", 2 * MIB..=1024 * GIB, 8 * GIB),
         keep_hours: section.number("keep_hours", 0..=8_784, 24),
         sync_ms: section.number("sync_ms", 1..=60_000, 50),
-        ship_ms: section.number("ship_ms", 1..=60_000, 100),
+        ship_ms: section.number("ship_ms", 1..=60_000, 200),
     };
     // One segment is written while the one before it is shipped.
     if journal.bytes_max < 2 * journal.segment_bytes {

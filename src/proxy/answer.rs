@@ -49,7 +49,7 @@ enum Step {
 impl<'a> Passage<'a> {
     /// Passes the answer on and settles the call.
     pub(super) async fn run(self, opening: Opening) -> Connection {
-        if opening.is_stream { self.stream(opening).await } else { self.whole(opening).await }
+        if opening.is_stream { Box::pin(self.stream(opening)).await } else { self.whole(opening).await }
     }
 
     /// A stream of events: each leaves as it arrives, the last one when the call is settled.
@@ -59,7 +59,7 @@ impl<'a> Passage<'a> {
         let head = self.head(&exchange, BodyLength::Open);
         self.report.mark_first_byte();
         if self.client.write_response_header(head.finish()).await.is_err() {
-            return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+            return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
         }
         let mut out = first;
         let mut last_write = Instant::now();
@@ -71,7 +71,7 @@ impl<'a> Passage<'a> {
             }
             if !out.is_empty() {
                 if self.client.write_response_body(out, false).await.is_err() {
-                    return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+                    return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
                 }
                 exchange.provider().series.observe_token_gap(last_write.elapsed());
                 last_write = Instant::now();
@@ -79,9 +79,9 @@ impl<'a> Passage<'a> {
             out = match self.read_on(&mut exchange, &mut meter).await {
                 Step::Bytes(bytes) | Step::End(bytes) => bytes,
                 Step::UpstreamFailed { .. } => {
-                    return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
+                    return Box::pin(self.leave(exchange, &meter, Outcome::UpstreamFailed, status)).await;
                 }
-                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, status).await,
+                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
             };
         }
     }
@@ -97,11 +97,11 @@ impl<'a> Passage<'a> {
                     body.extend_from_slice(&bytes);
                     return self.small(exchange, &meter, body.freeze()).await;
                 }
-                Step::UpstreamFailed { timed_out } => return self.fail(exchange, &meter, timed_out).await,
-                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, 0).await,
+                Step::UpstreamFailed { timed_out } => return Box::pin(self.fail(exchange, &meter, timed_out)).await,
+                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, 0)).await,
             }
             if body.len() > self.runtime.limits.answer_buffer_bytes {
-                return self.large(exchange, meter, body.freeze()).await;
+                return Box::pin(self.large(exchange, meter, body.freeze())).await;
             }
         }
     }
@@ -132,7 +132,7 @@ impl<'a> Passage<'a> {
         let head = self.head(&exchange, length.map_or(BodyLength::Open, BodyLength::Bytes));
         self.report.mark_first_byte();
         if self.client.write_response_header(head.finish()).await.is_err() {
-            return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+            return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
         }
         let mut held = begun;
         loop {
@@ -141,14 +141,14 @@ impl<'a> Passage<'a> {
             match step {
                 Step::Bytes(bytes) => {
                     if self.client.write_response_body(std::mem::replace(&mut held, bytes), false).await.is_err() {
-                        return self.leave(exchange, &meter, Outcome::ClientGone, status).await;
+                        return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
                     }
                 }
                 Step::End(_) => return self.finish(exchange, &meter, held, status).await,
                 Step::UpstreamFailed { .. } => {
                     return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
                 }
-                Step::ClientGone => return self.leave(exchange, &meter, Outcome::ClientGone, status).await,
+                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
             }
         }
     }

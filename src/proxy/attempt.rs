@@ -80,7 +80,8 @@ impl Exchange {
         let peer = provider.peer().ok_or(Failure::Connect)?;
         for _ in 0..POOLED_TRIES_MAX {
             let sent = match provider.settings.h2 {
-                true => send_h2(gateway, provider, &peer, client, outgoing).await,
+                // Paths that are not taken by every call are boxed: a call's future is allocated and moved at its full size.
+                true => Box::pin(send_h2(gateway, provider, &peer, client, outgoing)).await,
                 false => send_h1(gateway, provider, &peer, client, outgoing).await,
             };
             let (session, reused) = match sent {
@@ -190,7 +191,7 @@ async fn send_h1(
     let (mut stream, reused) = match provider.idle.take(provider.settings.keepalive) {
         Some(stream) => (stream, true),
         None => {
-            let connected = gateway.transport.new_stream(&**peer).await;
+            let connected = Box::pin(gateway.transport.new_stream(&**peer)).await;
             (connected.map_err(|error| (refused_connection(provider, &error), false))?, false)
         }
     };

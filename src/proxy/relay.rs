@@ -74,7 +74,7 @@ impl Gateway {
                 }
             }
         }
-        self.give_up(runtime, client, call, &search, report).await
+        Box::pin(self.give_up(runtime, client, call, &search, report)).await
     }
 
     /// Tries the candidate that the call's progress names.

@@ -39,7 +39,7 @@ use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
 /// So many ended calls wake the shipper before its time: one full batch.
-const SHIP_SOON_CALLS: u64 = 500;
+const SHIP_SOON_CALLS: u64 = 2_000;
 
 /// Where the journal lives and how much of it there may be.
 #[derive(Clone, Debug)]

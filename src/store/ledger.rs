@@ -43,13 +43,32 @@ impl Store {
         calls: &[(Intent, Terminal)],
         checkpoint: Checkpoint,
     ) -> Result<usize, StoreError> {
+        // Rows that come back one by one cost more than the insert itself, so they are asked for only where a call was
+        // shipped before: after a crash between the commit and its answer.
+        match self.ship_as(Hope::AllNew, node, calls, checkpoint).await? {
+            Some(inserted) => Ok(inserted),
+            None => Ok(self.ship_as(Hope::SomeNew, node, calls, checkpoint).await?.unwrap_or(0)),
+        }
+    }
+
+    async fn ship_as(
+        &self,
+        hope: Hope,
+        node: &str,
+        calls: &[(Intent, Terminal)],
+        checkpoint: Checkpoint,
+    ) -> Result<Option<usize>, StoreError> {
         let mut transaction = self.write().await?;
         let mut sums = BTreeMap::new();
         let (mut rest, mut inserted) = (calls, 0);
         while !rest.is_empty() {
             let rows = ROWS_PER_INSERT.into_iter().find(|rows| *rows <= rest.len()).unwrap_or(1);
             let (chunk, after) = rest.split_at(rows);
-            inserted += insert_calls(&mut transaction, node, chunk, &mut sums).await?;
+            inserted += match hope {
+                Hope::SomeNew => insert_calls(&mut transaction, node, chunk, &mut sums).await?,
+                Hope::AllNew if insert_new_calls(&mut transaction, node, chunk, &mut sums).await? => chunk.len(),
+                Hope::AllNew => return Ok(None),
+            };
             rest = after;
         }
         let sums: Vec<_> = sums.into_iter().collect();
@@ -58,7 +77,7 @@ impl Store {
         }
         write_checkpoint(&mut transaction, node, checkpoint).await?;
         transaction.commit().await?;
-        Ok(inserted)
+        Ok(Some(inserted))
     }
 
     /// How far a node's journal has been shipped; none for a node that never shipped.
@@ -92,6 +111,15 @@ impl Store {
     }
 }
 
+/// What is expected of the calls of a shipment.
+#[derive(Clone, Copy)]
+enum Hope {
+    /// None of them is on the books.
+    AllNew,
+    /// Some may be.
+    SomeNew,
+}
+
 #[async_trait]
 impl Ledger for Store {
     async fn ship(
@@ -108,19 +136,50 @@ impl Ledger for Store {
     }
 }
 
-/// Inserts calls and adds the charges of those that were new to the sums of their quotas.
+/// Inserts calls that are hoped to be new, and adds their charges to the sums of their quotas. Says false, having inserted
+/// what was new but counted nothing, if one of them was on the books already: then the transaction is of no use.
+async fn insert_new_calls(
+    connection: &mut Connection,
+    node: &str,
+    calls: &[(Intent, Terminal)],
+    sums: &mut BTreeMap<QuotaId, i64>,
+) -> Result<bool, StoreError> {
+    let inserted = insertion(node, calls).build().execute(connection).await?.rows_affected();
+    if inserted < calls.len() as u64 {
+        return Ok(false);
+    }
+    for (intent, terminal) in calls {
+        add_charge(sums, intent, terminal);
+    }
+    Ok(true)
+}
+
+fn insertion(node: &str, calls: &[(Intent, Terminal)]) -> QueryBuilder<Engine> {
+    let mut query = QueryBuilder::<Engine>::new(INSERT_CALLS);
+    query.push_values(calls, |mut row, (intent, terminal)| {
+        push_call(&mut row, intent, terminal);
+        row.push_bind(node);
+    });
+    query.push(" ON CONFLICT (request_id) DO NOTHING");
+    query
+}
+
+fn add_charge(sums: &mut BTreeMap<QuotaId, i64>, intent: &Intent, terminal: &Terminal) {
+    for quota in &intent.quotas {
+        let sum = sums.entry(*quota).or_insert(0);
+        *sum = sum.saturating_add(terminal.charge.0);
+    }
+}
+
+/// Inserts calls, some of which may be on the books already, and adds the charges of those that were new.
 async fn insert_calls(
     connection: &mut Connection,
     node: &str,
     calls: &[(Intent, Terminal)],
     sums: &mut BTreeMap<QuotaId, i64>,
 ) -> Result<usize, StoreError> {
-    let mut query = QueryBuilder::<Engine>::new(INSERT_CALLS);
-    query.push_values(calls, |mut row, (intent, terminal)| {
-        push_call(&mut row, intent, terminal);
-        row.push_bind(node);
-    });
-    query.push(" ON CONFLICT (request_id) DO NOTHING RETURNING request_id");
+    let mut query = insertion(node, calls);
+    query.push(" RETURNING request_id");
     let rows = query.build().fetch_all(connection).await?;
     let mut new = HashSet::with_capacity(rows.len());
     for row in &rows {
@@ -129,10 +188,7 @@ async fn insert_calls(
     for (intent, terminal) in calls {
         // Taken out, so that a call that stands in the batch twice is counted with its first row, the one that was inserted.
         if new.remove(&*intent.call.to_string()) {
-            for quota in &intent.quotas {
-                let sum = sums.entry(*quota).or_insert(0);
-                *sum = sum.saturating_add(terminal.charge.0);
-            }
+            add_charge(sums, intent, terminal);
         }
     }
     Ok(rows.len())

@@ -60,9 +60,10 @@ impl Store {
         since: EpochMs,
         grouping: Grouping,
     ) -> Result<Vec<UsageSum>, StoreError> {
-        let (column, id) = match spender {
-            Spender::Key(key) => ("key_id", key.to_string()),
-            Spender::Org(org) => ("org_id", org.to_string()),
+        // An organisation's calls are found through its keys: an index of their own would be paid for by every call.
+        let (of_spender, id) = match spender {
+            Spender::Key(key) => ("key_id = $1", key.to_string()),
+            Spender::Org(org) => ("key_id IN (SELECT id FROM keys WHERE org = $1)", org.to_string()),
         };
         let (group, order) = match grouping {
             Grouping::Day => ("started_ms / 86400000", "1"),
@@ -74,7 +75,7 @@ impl Store {
              CAST(SUM(estimated) AS BIGINT) AS estimated, CAST(SUM(input_tokens) AS BIGINT) AS input_tokens, \
              CAST(SUM(cache_read_tokens) AS BIGINT) AS cache_read_tokens, \
              CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(charge_nano) AS BIGINT) AS charge_nano \
-             FROM calls WHERE {column} = $1 AND started_ms >= $2 GROUP BY 1 ORDER BY {order}"
+             FROM calls WHERE {of_spender} AND started_ms >= $2 GROUP BY 1 ORDER BY {order}"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id).bind(since.0).fetch_all(&self.reader).await?;
         rows.iter().map(|row| read_row(row, grouping)).collect()

@@ -7,9 +7,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Result;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 const CYCLES: usize = 5;
 const CLIENTS: usize = 12;
@@ -177,6 +178,45 @@ fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
     let spent: i64 = gateway.books().iter().map(|row| row.charge_nano).sum();
     let view = gateway.exchange(&Request::get("/v1/key").bearer(&gateway.key.token)).text();
     assert_eq!((nano(raw(&view, "usage")), nano(raw(&view, "reserved"))), (spent, 0));
+}
+
+#[test]
+fn killed_while_it_starts_it_still_knows_everything() {
+    let gateway = Gateway::start();
+    let calls: Vec<Answer> = (1..60).map(|tokens| gateway.call(&counting(tokens))).collect();
+    let mut streams: Vec<Wire> =
+        (1..20).map(|tokens| gateway.open(&counting(tokens).streamed().simulate("hang-after=1"))).collect();
+    let cut: Vec<String> = streams.iter_mut().map(|wire| wire.head().request_id().to_owned()).collect();
+    gateway.kill();
+    for milliseconds in [1, 4, 8, 12, 16, 20, 25, 30, 40] {
+        let mut starting = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let mut starting = starting
+            .args(["serve", "--config"])
+            .arg(gateway.config())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        // Not to let anything settle: to hit it at another point each time.
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        starting.kill().expect("it is ours");
+        starting.wait().expect("it is ours");
+    }
+    gateway.restart();
+    let rows = gateway.books();
+    assert_eq!(rows.len(), calls.len() + cut.len());
+    let charge =
+        |id: &str| rows.iter().find(|row| row.request_id == id).map(|row| (row.outcome.as_str(), row.charge_nano));
+    for answer in &calls {
+        assert_eq!(charge(answer.request_id()), Some(("complete", cost(answer))));
+    }
+    assert!(
+        cut.iter().all(|id| charge(id).is_some_and(|(outcome, nano)| outcome == "recovered" && nano > 0)),
+        "{rows:#?}"
+    );
+    let spent: i64 = rows.iter().map(|row| row.charge_nano).sum();
+    let view = gateway.exchange(&Request::get("/v1/key").bearer(&gateway.key.token)).text();
+    assert_eq!((nano(raw(&view, "usage")), nano(raw(&view, "reserved"))), (spent, 0));
+    assert_audit_is_clean(&gateway);
 }
 
 #[test]

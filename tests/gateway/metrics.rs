@@ -211,7 +211,7 @@ fn times_are_observed_where_they_pass() {
     for (name, least, most) in [
         ("tollgate_upstream_seconds_sum", 0.13, 5.0),
         ("tollgate_time_to_first_token_seconds_sum", 0.06, 5.0),
-        ("tollgate_token_gap_seconds_sum", 0.07, 5.0),
+        ("tollgate_token_gap_seconds_sum", 0.055, 5.0),
     ] {
         let seconds = gateway.metric(name, &labels);
         assert!((least..most).contains(&seconds), "{name}: {seconds}");
@@ -220,7 +220,7 @@ fn times_are_observed_where_they_pass() {
     let overhead = gateway.metric("tollgate_overhead_seconds_sum", &[]);
     assert!(overhead < 0.05, "{overhead}");
     assert_eq!(count(&gateway, "tollgate_overhead_seconds_count", &[]), "1");
-    assert!(gateway.metric("tollgate_token_gap_seconds_count", &labels) >= 4.0);
+    assert!(gateway.metric("tollgate_token_gap_seconds_count", &labels) >= 3.0);
 }
 
 #[test]
@@ -247,9 +247,21 @@ fn providers_that_fail_are_seen_by_name_and_reason() {
     assert_eq!(count(&gateway, "tollgate_provider_cooling", &["provider=\"good\""]), "0");
 }
 
+/// A gateway that is not ready for so many milliseconds before it takes no more connections.
+fn with_drain_delay(milliseconds: &str) -> Gateway {
+    let gateway = Gateway::start();
+    let config = std::fs::read_to_string(gateway.config()).expect("the configuration");
+    assert!(config.contains("drain_delay_ms = 0\n"));
+    let changed = config.replace("drain_delay_ms = 0", &format!("drain_delay_ms = {milliseconds}"));
+    std::fs::write(gateway.config(), changed).expect("written");
+    gateway.kill();
+    gateway.restart();
+    gateway
+}
+
 #[test]
 fn probes_say_whether_it_lives_and_is_ready() {
-    let gateway = Setup::new().limit("drain_delay_ms = 1_500").start();
+    let gateway = with_drain_delay("1_500");
     for path in ["/livez", "/readyz"] {
         assert_eq!(probe(&gateway, path).status, 200, "{path}");
         let control = Wire::connect(gateway.control).exchange(&Request::get(path).bytes());

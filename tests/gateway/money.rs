@@ -3,8 +3,8 @@
 mod account;
 
 pub(crate) use account::{
-    Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, block_on, cost, cost_of, counting, dollars, meddle, nano,
-    raw, storm, within_a_second,
+    Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, cost, cost_of, counting, dollars, meddle, nano, raw,
+    storm, within_a_second,
 };
 
 use crate::support::{Answer, Call, Gateway, Key, Request, Wire, eventually};

@@ -105,9 +105,8 @@ CREATE TABLE calls (
     node                  TEXT   NOT NULL
 );
 
--- `tollgate usage` of a key, and of an organisation.
+-- `tollgate usage` of a key, and of an organisation through its keys.
 CREATE INDEX calls_of_key ON calls (key_id, started_ms);
-CREATE INDEX calls_of_org ON calls (org_id, started_ms);
 
 -- Versions of prices by the hash of their content, so that any charge can be computed again by anyone.
 CREATE TABLE prices (

@@ -1,7 +1,7 @@
 //! What must never be written down: tokens, provider credentials, prompts and answers, in any coding.
 
 use crate::money::counting;
-use crate::support::{Call, Gateway, Provider, Request, Setup, Upstream};
+use crate::support::{Call, Gateway, Provider, Request, Scripted, Setup, Upstream};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -129,9 +129,50 @@ fn secrets_and_prompts_are_never_written_down_however_much_is_logged() {
     assert_canaries_are_nowhere("trace");
 }
 
+/// A provider that echoes what it was sent in answers which break every rule.
+fn breaking_provider() -> Scripted {
+    Scripted::start(|exchange| {
+        let secret = format!("{UPSTREAM_CREDENTIAL} {PROMPT}");
+        match exchange.number % 6 {
+            0 => exchange.send(format!("HTTP/1.1 200 OK\r\nbroken {secret}\r\n\r\n")),
+            1 => exchange.send(format!("{secret}\r\n\r\n")),
+            2 => exchange.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{secret}\r\n{secret}\r\n")),
+            3 => {
+                exchange.begin_stream();
+                exchange.event(&format!("{{\"choices\":[{{\"delta\":{{\"content\":\"{secret}\"}}}}]}}"));
+                exchange.send(format!("{secret}\r\n{secret}\r\n"));
+            }
+            4 => exchange.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {secret}\r\n\r\n{secret}")),
+            _ => exchange.answer(500, &format!("{{\"error\":{{\"message\":\"{secret}\"}}}}")),
+        }
+        exchange.close();
+    })
+}
+
+#[test]
+fn what_a_breaking_provider_echoes_is_never_written_down() {
+    for level in ["info", "trace"] {
+        let provider = breaking_provider();
+        let upstream = Upstream::openai("breaking", provider.url()).credentials(&[UPSTREAM_CREDENTIAL]);
+        let gateway = Setup::new().section(&format!("[log]\nlevel = '{level}'\nformat = 'json'\n")).upstream(upstream).start();
+        for number in 0..12 {
+            let call = Call::chat("hi").with("stream", number % 2 == 0);
+            let mut wire = gateway.open(&call);
+            // Some of these end with a broken connection.
+            let _ = wire.try_answer();
+        }
+        gateway.books_of(12);
+        gateway.signal(rustix::process::Signal::TERM);
+        assert!(gateway.wait().success());
+        for secret in [UPSTREAM_CREDENTIAL, PROMPT] {
+            assert_nowhere(secret, "the log", gateway.log().as_bytes());
+        }
+    }
+}
+
 #[test]
 fn secrets_never_leave_in_an_answer_or_to_a_provider() {
-    let provider = crate::support::Scripted::answering(
+    let provider = Scripted::answering(
         200,
         "{\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}",
     );

@@ -165,9 +165,8 @@ impl Gateway {
 
     fn await_ready(&self) {
         eventually("the gateway is ready", || {
-            if let Some(status) = self.process().ended() {
-                panic!("the gateway ended with {status}:\n{}", self.log());
-            }
+            let ended = self.process().ended();
+            assert!(ended.is_none(), "the gateway ended with {ended:?}:\n{}", self.log());
             (self.readiness() == Some(200) && TcpStream::connect(self.address).is_ok()).then_some(())
         });
     }

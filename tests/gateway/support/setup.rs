@@ -23,7 +23,7 @@ pub(crate) struct Setup {
 #[derive(Clone)]
 pub(crate) struct Upstream {
     name: String,
-    dialect: &'static str,
+    protocol: &'static str,
     url: String,
     model: Option<String>,
     priority: u32,
@@ -38,7 +38,7 @@ impl Upstream {
     pub(crate) fn openai(name: &str, url: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
-            dialect: "openai",
+            protocol: "openai",
             url: url.into(),
             model: None,
             priority: 0,
@@ -51,7 +51,7 @@ impl Upstream {
 
     /// One that speaks Anthropic's protocol and serves the model claude-sonnet-4-6.
     pub(crate) fn anthropic(name: &str, url: impl Into<String>) -> Self {
-        Self { dialect: "anthropic", ..Self::openai(name, url) }
+        Self { protocol: "anthropic", ..Self::openai(name, url) }
     }
 
     /// 0 is tried first.
@@ -91,10 +91,10 @@ impl Upstream {
     }
 
     fn section(&self) -> String {
-        let Self { name, dialect, url, credentials, settings, timeouts, .. } = self;
+        let Self { name, protocol, url, credentials, settings, timeouts, .. } = self;
         let credentials: Vec<_> = credentials.iter().map(|secret| format!("{{ value = '{secret}' }}")).collect();
         format!(
-            "[providers.{name}]\ndialect = '{dialect}'\nbase_url = '{url}'\ncredentials = [{}]\n\
+            "[providers.{name}]\nprotocol = '{protocol}'\nbase_url = '{url}'\ncredentials = [{}]\n\
              input_estimate = 'bound'\n{}\n[providers.{name}.timeouts]\n{}\n",
             credentials.join(", "),
             settings.join("\n"),
@@ -210,11 +210,11 @@ impl Setup {
 
     fn catalogue(&self) -> String {
         let models = [("openai", "gpt-4o-mini", "mini"), ("anthropic", "claude-sonnet-4-6", "sonnet")];
-        models.map(|(dialect, id, alias)| self.model(dialect, id, alias)).concat()
+        models.map(|(protocol, id, alias)| self.model(protocol, id, alias)).concat()
     }
 
-    fn model(&self, dialect: &str, id: &str, alias: &str) -> String {
-        let serving = self.upstreams.iter().filter(|upstream| upstream.dialect == dialect);
+    fn model(&self, protocol: &str, id: &str, alias: &str) -> String {
+        let serving = self.upstreams.iter().filter(|upstream| upstream.protocol == protocol);
         let candidates: Vec<_> = serving.map(|upstream| upstream.candidate(id)).collect();
         if candidates.is_empty() {
             return String::new();
