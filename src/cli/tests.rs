@@ -3,6 +3,7 @@
 use super::*;
 use clap::Parser;
 use serde_json::Value;
+use std::path::Path;
 
 const NOW: EpochMs = EpochMs(1_800_000_000_000);
 

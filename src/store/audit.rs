@@ -312,7 +312,7 @@ fn check_journal(report: &mut AuditReport) {
 mod tests {
     use super::*;
     use crate::store::fixture::{Books, price};
-    use crate::store::ledger::Checkpoint;
+    use crate::store::journal::Checkpoint;
 
     /// Books with three calls on them, one of them recovered.
     async fn books() -> Books {

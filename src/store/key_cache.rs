@@ -204,8 +204,8 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::store::fixture::{Books, NOW, new_key};
+    use crate::store::journal::Checkpoint;
     use crate::store::keys::NewKey;
-    use crate::store::ledger::Checkpoint;
     use filters::key::Status;
     use filters::money::NanoUsd;
     use std::time::Duration;

@@ -302,9 +302,9 @@ mod tests {
         assert_eq!(books.key().await.spent, spent);
         assert_eq!(books.organisation().await.spent, spent);
         let checkpoint = books.store.checkpoint("node").await.expect("read");
-        assert_eq!(checkpoint, at(960));
+        assert_eq!(checkpoint, Some(at(960)));
         let other = books.store.checkpoint("other").await.expect("read");
-        assert_eq!(other, Checkpoint::default());
+        assert_eq!(other, None);
     }
 
     #[tokio::test]

@@ -28,7 +28,13 @@ pub fn facts(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<JournalFacts,
     let mut facts = JournalFacts::default();
     let mut ended = Vec::new();
     let mut bytes = Vec::new();
-    for (_, path) in segments_in(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })? {
+    let segments = match segments_in(&dir) {
+        Ok(segments) => segments,
+        // No gateway was ever started here.
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(facts),
+        Err(source) => return Err(OpenError::Io { path: dir, source }),
+    };
+    for (_, path) in segments {
         let read = File::open(&path).and_then(|mut file| read_segment(&mut file, &mut bytes));
         match read {
             Ok(Ok(header)) => facts.count(&bytes, header.number, checkpoint, &mut ended),

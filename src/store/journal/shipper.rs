@@ -35,7 +35,7 @@ pub trait Ledger: Send + Sync {
 }
 
 /// A place in a node's journal below which every call is in the ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Checkpoint {
     /// The number of the segment.
     pub segment: u64,
