@@ -1,7 +1,9 @@
 //! The composition root: the only file that sees every part, and how the process starts and stops.
 
+mod reload;
+mod stop;
+
 use crate::certificates::Certificates;
-use crate::config::reload::{Reloaded, Watcher};
 use crate::config::{self, Config, LogFormat};
 use crate::control::{self, Vitals};
 use crate::metrics::{KeyLookups, Metrics, Snapshot};
@@ -11,7 +13,6 @@ use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use filters::id::PriceId;
 use filters::price::Price;
 use pingora::apps::HttpServerOptions;
@@ -21,15 +22,15 @@ use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
+use stop::Stop;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -224,21 +225,6 @@ impl Parts {
         Ok(())
     }
 
-    /// Has the configuration read anew when a file changes or SIGHUP comes.
-    fn watch_configuration(&self, config: Config, file: PathBuf) -> std::io::Result<()> {
-        let watcher = Watcher::new(&file, Arc::new(ArcSwap::from_pointee(config)));
-        let (gateway, metrics, certificates) =
-            (Arc::clone(&self.gateway), Arc::clone(&self.metrics), self.certificates.clone());
-        let (trigger, triggers) = std::sync::mpsc::channel();
-        let apply = move |reloaded| apply_reload(reloaded, &gateway, &metrics, certificates.as_deref());
-        std::thread::Builder::new().name("configuration".to_owned()).spawn(move || watcher.run(&triggers, apply))?;
-        BACKGROUND.spawn(async move {
-            let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-            while hangup.recv().await.is_some() && trigger.send(()).is_ok() {}
-        });
-        Ok(())
-    }
-
     /// Puts everything that has ended on the books.
     async fn finish(&self) {
         // The error says that nothing listens any more, which is what is wanted.
@@ -250,37 +236,6 @@ impl Parts {
             tracing::error!("the shipper panicked; calls stay in the journal until the next start");
         }
     }
-}
-
-fn apply_reload(reloaded: Reloaded, gateway: &Gateway, metrics: &Metrics, certificates: Option<&Certificates>) {
-    let applied = match reloaded {
-        Reloaded::Published(config) => {
-            let store_prices = BACKGROUND.block_on(async {
-                let store = Store::open(&config.data_dir).await?;
-                remember_prices(&store, &config).await?;
-                store.close().await;
-                Ok::<(), StoreError>(())
-            });
-            store_prices
-                .map_err(|error| error.to_string())
-                .and_then(|()| replace_runtime(&config, gateway, certificates))
-        }
-        Reloaded::Refused(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    };
-    metrics.config_reloaded(applied.is_ok());
-    match applied {
-        Ok(()) => tracing::info!("the new configuration is in force"),
-        Err(problem) => tracing::error!(problem, "the old configuration stays in force"),
-    }
-}
-
-fn replace_runtime(config: &Config, gateway: &Gateway, certificates: Option<&Certificates>) -> Result<(), String> {
-    let runtime = Runtime::new(config, &gateway.metrics)?;
-    if let (Some(certificates), Some(tls)) = (certificates, &config.gateway.tls) {
-        certificates.reload(tls)?;
-    }
-    gateway.runtime.store(Arc::new(runtime));
-    Ok(())
 }
 
 /// What `/metrics` is made of.
@@ -393,54 +348,5 @@ async fn refresh_addresses(gateway: Arc<Gateway>) {
             });
             let _ = refreshed.await;
         }
-    }
-}
-
-/// Stops the process: first it is no longer ready, then it takes no new connections, then, when every running call is on
-/// the books, it ends itself.
-struct Stop {
-    parts: Arc<Parts>,
-    drain_delay: Duration,
-    drain_timeout: Duration,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Stop {
-    async fn recv(&self) -> ShutdownSignal {
-        stop_signal().await;
-        self.parts.vitals.ready.store(false, Ordering::Release);
-        self.parts.gateway.activity.start_draining();
-        tracing::info!("stopping: calls in progress go on, new connections are still taken for a moment");
-        tokio::time::sleep(self.drain_delay).await;
-        let (parts, timeout) = (Arc::clone(&self.parts), self.drain_timeout);
-        BACKGROUND.spawn(async move {
-            parts.gateway.activity.close_idle();
-            wait_until_idle(&parts.gateway.activity, timeout).await;
-            parts.finish().await;
-            std::process::exit(0);
-        });
-        BACKGROUND.spawn(async {
-            stop_signal().await;
-            std::process::exit(130);
-        });
-        ShutdownSignal::GracefulTerminate
-    }
-}
-
-async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-}
-
-async fn wait_until_idle(activity: &Activity, timeout: Duration) {
-    let begun = Instant::now();
-    while activity.requests.load(Ordering::Acquire) > 0 && begun.elapsed() < timeout {
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

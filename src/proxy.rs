@@ -4,12 +4,14 @@
 //! so that a body may have any size, failover is a loop, and the final event can wait for its record in the journal.
 
 mod answer;
+mod answer_head;
 mod attempt;
 mod door;
 mod headers;
 mod health;
 mod idle;
 mod inspect;
+mod preflight;
 mod providers;
 mod receive;
 mod relay;
@@ -142,8 +144,16 @@ impl Gateway {
         report: &mut Report,
     ) -> Result<Connection, Denied> {
         receive::check_head(session.req_header(), &runtime.limits)?;
+        if let Err(denied) = receive::check_coding(session.req_header()) {
+            session.set_keepalive(None);
+            return Err(denied);
+        }
         let route = receive::route(session.req_header())?;
         report.route = Some(route);
+        if preflight::is_asked(session.req_header(), runtime) {
+            return Ok(Box::pin(preflight::answer(runtime, session, route, report)).await);
+        }
+        receive::check_method(session.req_header(), route)?;
 
         let received = Received { call: report.call, route, at: report.started };
         let authenticated = self.authenticate(runtime, session, received).await?;

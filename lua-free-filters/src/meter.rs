@@ -158,7 +158,7 @@ mod tests {
             let out = pass(&mut meter, STREAM, &[]);
             assert_eq!(out.matches("data:").count(), events);
             assert_eq!(out.contains("prompt_tokens"), !withhold);
-            assert_eq!(meter.tally().usage(0), (Usage::of(5, 2), false));
+            assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
             assert!(meter.seen().finished);
         }
     }
@@ -170,7 +170,7 @@ mod tests {
             "{STREAM}data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n"
         );
         assert_eq!(pass(&mut meter, &late, &[]), STREAM);
-        assert_eq!(meter.tally().usage(0), (Usage::of(5, 2), false));
+        assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let mut meter = Meter::of_answer(Dialect::OpenaiChat);
         let body = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
         assert_eq!(pass(&mut meter, body, &[9]), body);
-        assert_eq!(meter.tally().usage(0), (Usage::of(5, 2), false));
+        assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
         let mut meter = Meter::of_answer(Dialect::OpenaiChat);
         pass(&mut meter, r#"{"error":{"code":"x"}}"#, &[]);
         assert!(meter.is_error_answer());
@@ -209,7 +209,7 @@ mod tests {
             let event = serde_json::json!({"choices": [{"delta": {"content": words}}], "usage": null});
             let mut meter = Meter::of_events(Dialect::OpenaiChat, true);
             pass(&mut meter, &format!("data: {event}\n\n{STREAM}"), &[]);
-            prop_assert_eq!(meter.tally().usage(0), (Usage::of(5, 2), false));
+            prop_assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
         }
     }
 }

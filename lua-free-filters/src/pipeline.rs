@@ -12,7 +12,7 @@ use crate::quota::Reservation;
 use crate::request_head::RequestHead;
 use crate::resolve::Choice;
 use crate::scope::Route;
-use crate::settle::End;
+use crate::settle::{Charged, End};
 use crate::tally::Tally;
 use crate::time::EpochMs;
 use crate::{authenticate, reserve, resolve, settle};
@@ -194,7 +194,9 @@ impl Admitted {
 
     fn close(&mut self, end: End) -> Terminal {
         let choice = &self.choices[self.progress.choice];
-        let terminal = settle::terminal(&self.intent, &self.model, &self.head, choice, &self.progress.tally, end);
+        let charged =
+            Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally: &self.progress.tally };
+        let terminal = settle::terminal(&charged, end);
         if let Some(Unsettled { open, reservation }) = self.unsettled.take() {
             open.end(&terminal);
             reservation.settle(terminal.charge, terminal.usage.tokens_total());

@@ -41,6 +41,12 @@ pub fn tier(head: &RequestHead, candidate: &Candidate) -> Tier {
     }
 }
 
+/// The most output tokens that all answers to a request can have.
+pub(crate) fn output_max(head: &RequestHead, model: &Model) -> u64 {
+    let limit = head.output_limit.unwrap_or(model.output_tokens_max);
+    limit.min(model.output_tokens_max).saturating_mul(head.choices)
+}
+
 /// Output tokens to set aside for one answer: the limit asked for, but no more than `output_tokens_max` where the stream
 /// shows how far it has come or where no limit was named.
 fn output_allowance(head: &RequestHead, model: &Model, output_tokens_max: u64) -> u64 {

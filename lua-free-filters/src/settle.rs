@@ -29,21 +29,24 @@ pub struct End {
     pub first_byte_ms: u32,
 }
 
+/// A call, as far as its charge depends on it.
+pub(crate) struct Charged<'a> {
+    pub(crate) intent: &'a Intent,
+    pub(crate) model: &'a Model,
+    pub(crate) head: &'a RequestHead,
+    pub(crate) choice: &'a Choice,
+    pub(crate) tally: &'a Tally,
+}
+
 /// The books' line for a call. Whoever refused or was never reached is paid nothing.
-pub(crate) fn terminal(
-    intent: &Intent,
-    model: &Model,
-    head: &RequestHead,
-    choice: &Choice,
-    tally: &Tally,
-    end: End,
-) -> Terminal {
+pub(crate) fn terminal(call: &Charged<'_>, end: End) -> Terminal {
+    let Charged { intent, model, head, choice, tally } = call;
     let candidate = &model.candidates[choice.index];
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
     let (usage, estimated) = match end.outcome {
         Outcome::Refused | Outcome::Unreached => (Usage::default(), false),
         Outcome::Complete | Outcome::ClientGone | Outcome::UpstreamFailed | Outcome::Recovered | Outcome::Abandoned => {
-            tally.usage(intent.input_estimate)
+            tally.usage(intent.input_estimate, reserve::output_max(head, model))
         }
     };
     Terminal {

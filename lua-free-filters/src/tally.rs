@@ -44,16 +44,18 @@ impl Tally {
     }
 
     /// What to charge, and whether it is an estimate. A provider's final figures win; figures of a beginning are completed
-    /// by what was relayed; without any, the input is as estimated at admission.
+    /// by what was relayed, though never by more than `output_max`, the most that the request allows; without any, the input
+    /// is as estimated at admission.
     #[must_use]
-    pub fn usage(&self, input_estimate: u64) -> (Usage, bool) {
+    pub fn usage(&self, input_estimate: u64, output_max: u64) -> (Usage, bool) {
+        let output_estimate = self.output_estimate().min(output_max);
         match self.reported {
             Some(Reported { usage, is_final: true }) => (usage, false),
             Some(Reported { usage, is_final: false }) => {
                 let seen = usage.get(Kind::Output);
-                (usage.with(Kind::Output, seen.max(self.output_estimate())), true)
+                (usage.with(Kind::Output, seen.max(output_estimate)), true)
             }
-            None => (Usage::of(input_estimate, self.output_estimate()), true),
+            None => (Usage::of(input_estimate, output_estimate), true),
         }
     }
 }
@@ -66,17 +68,18 @@ mod tests {
     fn final_figures_win_over_what_was_relayed() {
         let mut tally = Tally { text_bytes: 400, ..Tally::default() };
         tally.report(Usage::of(3, 1), false);
-        assert_eq!(tally.usage(9), (Usage::of(3, 100), true));
+        assert_eq!(tally.usage(9, 1_000), (Usage::of(3, 100), true));
+        assert_eq!(tally.usage(9, 50), (Usage::of(3, 50), true));
         tally.report(Usage::of(3, 0), true);
-        assert_eq!(tally.usage(9), (Usage::of(3, 0), false));
+        assert_eq!(tally.usage(9, 1_000), (Usage::of(3, 0), false));
     }
 
     #[test]
     fn without_figures_the_relayed_output_is_charged() {
         let mut tally = Tally::default();
-        assert_eq!(tally.usage(9), (Usage::of(9, 0), true));
+        assert_eq!(tally.usage(9, 1_000), (Usage::of(9, 0), true));
         (0..5).for_each(|_| tally.relay_text(2));
         tally.relay_text(0);
-        assert_eq!(tally.usage(9), (Usage::of(9, 5), true));
+        assert_eq!(tally.usage(9, 1_000), (Usage::of(9, 5), true));
     }
 }

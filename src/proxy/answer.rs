@@ -1,7 +1,7 @@
 //! The answer on its way to the client: metered as it passes, and on the books before its end leaves.
 
+use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, is_timeout};
-use super::headers::{AnswerHead, BodyLength};
 use super::relay::Opening;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
@@ -10,6 +10,7 @@ use crate::error::{self, ErrorAnswer};
 use bytes::{Bytes, BytesMut};
 use filters::denied::{Code, Denied};
 use filters::dialect::Dialect;
+use filters::id::CallId;
 use filters::meter::Meter;
 use filters::money::NanoUsd;
 use filters::pipeline::Admitted;
@@ -31,7 +32,7 @@ pub(super) struct Passage<'a> {
     pub(super) client: &'a mut ServerSession,
     pub(super) call: Admitted,
     pub(super) report: &'a mut Report,
-    pub(super) attempts: usize,
+    pub(super) attempts: u8,
 }
 
 /// What reading on has brought.
@@ -41,15 +42,37 @@ enum Step {
     /// The answer's end, and what was held back.
     End(Bytes),
     /// The provider broke off.
-    UpstreamFailed { timed_out: bool },
+    UpstreamFailed(Break),
     /// The client has left.
     ClientGone,
+}
+
+/// How a provider broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Break {
+    /// It fell silent.
+    TimedOut,
+    /// The connection ended before the answer did.
+    Cut,
+}
+
+impl Break {
+    /// Logs a provider's failure. Never its words: they may hold a credential or a prompt.
+    pub(super) fn note(exchange: &Exchange, call: CallId, error: &pingora::Error) -> Self {
+        let cause = error.etype().as_str();
+        tracing::warn!(provider = &*exchange.provider().name, request_id = %call, cause, "the provider broke off");
+        if is_timeout(error) { Self::TimedOut } else { Self::Cut }
+    }
 }
 
 impl<'a> Passage<'a> {
     /// Passes the answer on and settles the call.
     pub(super) async fn run(self, opening: Opening) -> Connection {
-        if opening.is_stream { Box::pin(self.stream(opening)).await } else { self.whole(opening).await }
+        match opening.broken {
+            Some(broken) => Box::pin(self.fail(opening.exchange, &opening.meter, broken)).await,
+            None if opening.is_stream => Box::pin(self.stream(opening)).await,
+            None => self.whole(opening).await,
+        }
     }
 
     /// A stream of events: each leaves as it arrives, the last one when the call is settled.
@@ -78,7 +101,7 @@ impl<'a> Passage<'a> {
             }
             out = match self.read_on(&mut exchange, &mut meter).await {
                 Step::Bytes(bytes) | Step::End(bytes) => bytes,
-                Step::UpstreamFailed { .. } => {
+                Step::UpstreamFailed(_) => {
                     return Box::pin(self.leave(exchange, &meter, Outcome::UpstreamFailed, status)).await;
                 }
                 Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
@@ -97,7 +120,7 @@ impl<'a> Passage<'a> {
                     body.extend_from_slice(&bytes);
                     return self.small(exchange, &meter, body.freeze()).await;
                 }
-                Step::UpstreamFailed { timed_out } => return Box::pin(self.fail(exchange, &meter, timed_out)).await,
+                Step::UpstreamFailed(broken) => return Box::pin(self.fail(exchange, &meter, broken)).await,
                 Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, 0)).await,
             }
             if body.len() > self.runtime.limits.answer_buffer_bytes {
@@ -144,8 +167,8 @@ impl<'a> Passage<'a> {
                         return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
                     }
                 }
-                Step::End(_) => return self.finish(exchange, &meter, held, status).await,
-                Step::UpstreamFailed { .. } => {
+                Step::End(bytes) => return self.finish(exchange, &meter, join(held, bytes), status).await,
+                Step::UpstreamFailed(_) => {
                     return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
                 }
                 Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
@@ -166,22 +189,19 @@ impl<'a> Passage<'a> {
         let mut out = match read {
             Ok(Some(chunk)) => meter.feed(chunk),
             Ok(None) => return Step::End(meter.finish()),
-            Err(error) => return self.note_break(exchange, &error),
+            Err(error) => return Step::UpstreamFailed(Break::note(exchange, self.call.intent().call, &error)),
         };
         while out.len() < COALESCED_BYTES_MAX && !meter.seen().finished {
             match exchange.read_now() {
                 None => break,
                 Some(Ok(Some(chunk))) => out = join(out, meter.feed(chunk)),
                 Some(Ok(None)) => return Step::End(join(out, meter.finish())),
-                Some(Err(error)) => return self.note_break(exchange, &error),
+                Some(Err(error)) => {
+                    return Step::UpstreamFailed(Break::note(exchange, self.call.intent().call, &error));
+                }
             }
         }
         Step::Bytes(out)
-    }
-
-    fn note_break(&self, exchange: &Exchange, error: &pingora::Error) -> Step {
-        tracing::warn!(provider = &*exchange.provider().name, request_id = %self.call.intent().call, %error, "the provider broke off");
-        Step::UpstreamFailed { timed_out: is_timeout(error) }
     }
 
     /// Settles, then lets the end leave.
@@ -203,8 +223,11 @@ impl<'a> Passage<'a> {
     }
 
     /// The provider broke off before the client got a byte.
-    async fn fail(self, exchange: Box<Exchange>, meter: &Meter, timed_out: bool) -> Connection {
-        let denied = if timed_out { Denied::UpstreamTimeout } else { Denied::UpstreamFailed };
+    async fn fail(self, exchange: Box<Exchange>, meter: &Meter, broken: Break) -> Connection {
+        let denied = match broken {
+            Break::TimedOut => Denied::UpstreamTimeout,
+            Break::Cut => Denied::UpstreamFailed,
+        };
         let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
         self.report.error = Some(denied.code());
         let runtime = self.runtime;
@@ -220,12 +243,14 @@ impl<'a> Passage<'a> {
     /// The head of the answer, but for what is known only when the call is settled.
     fn head(&self, exchange: &Exchange, length: BodyLength) -> AnswerHead {
         let provider = exchange.head();
+        let speaks_1_0 = self.client.req_header().version == http::Version::HTTP_10;
+        let length = if speaks_1_0 && length == BodyLength::Open { BodyLength::UntilClose } else { length };
         let mut head = AnswerHead::new(provider.status.as_u16(), length);
         head.pass_on(&provider.headers);
         head.call(self.call.intent().call, self.dialect());
         head.provider(&exchange.provider().name);
         head.rates(&self.call.key().chain, self.dialect(), self.report.started);
-        head.allow_origin(&self.client.req_header().headers, &self.runtime.cors_origins);
+        head.allow_origin(&self.client.req_header().headers, self.runtime);
         head
     }
 
@@ -238,7 +263,7 @@ impl<'a> Passage<'a> {
             outcome,
             status,
             error: report.error,
-            attempts: u8::try_from(attempts).unwrap_or(u8::MAX),
+            attempts,
             ended: clock::now(),
             first_byte_ms: report.mark_first_byte(),
         };
@@ -302,7 +327,7 @@ pub(super) async fn refusal(
         head.rates(&key.chain, dialect, report.started);
     }
     head.retry(refused.retry_after_ms, refused.should_retry);
-    head.allow_origin(&client.req_header().headers, &runtime.cors_origins);
+    head.allow_origin(&client.req_header().headers, runtime);
     whole_answer(client, head, refused.body.clone()).await
 }
 

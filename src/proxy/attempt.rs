@@ -109,7 +109,11 @@ impl Exchange {
                 _ = client.read_body_or_idle(true) => return Err(Failure::ClientGone),
             };
             read.map_err(|error| {
-                tracing::debug!(provider = &*self.provider.name, %error, "no answer from the provider");
+                tracing::debug!(
+                    provider = &*self.provider.name,
+                    cause = error.etype().as_str(),
+                    "no answer from the provider"
+                );
                 if is_timeout(&error) { Failure::HeaderTimeout } else { Failure::Reset }
             })?;
             if !self.head().status.is_informational() {
@@ -248,14 +252,14 @@ async fn send_h2(
     match sent.await {
         Ok(()) => Ok((session, reused)),
         Err(error) => {
-            tracing::debug!(provider = &*provider.name, %error, "the request can't be sent");
+            tracing::debug!(provider = &*provider.name, cause = error.etype().as_str(), "the request can't be sent");
             Err((Failure::Reset, reused))
         }
     }
 }
 
 fn refused_connection(provider: &Provider, error: &pingora::Error) -> Failure {
-    tracing::warn!(provider = &*provider.name, %error, "no connection to the provider");
+    tracing::warn!(provider = &*provider.name, cause = error.etype().as_str(), "no connection to the provider");
     Failure::Connect
 }
 

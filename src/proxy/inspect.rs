@@ -3,7 +3,7 @@
 //! Answered here, from memory: the figures are the quotas' own, so they are current at once and exact to the nano.
 
 use super::answer::whole_answer;
-use super::headers::{AnswerHead, BodyLength};
+use super::answer_head::{AnswerHead, BodyLength};
 use super::report::Report;
 use super::{Connection, Runtime};
 use bytes::Bytes;
@@ -43,7 +43,7 @@ pub(super) async fn answer(
     head.json();
     head.call(report.call, dialect);
     head.rates(&key.chain, dialect, report.started);
-    head.allow_origin(&session.req_header().headers, &runtime.cors_origins);
+    head.allow_origin(&session.req_header().headers, runtime);
     report.status = 200;
     Ok(whole_answer(session, head, body).await)
 }
@@ -184,7 +184,7 @@ fn anthropic_models<'a>(key: &'a Key, catalogue: &'a Catalogue, now: EpochMs) ->
         kind: "model",
         id: &model.id,
         display_name: &model.id,
-        created_at: super::headers::utc(EpochMs(published_day(model) * 86_400_000)),
+        created_at: super::answer_head::utc(EpochMs(published_day(model) * 86_400_000)),
         facts: facts(key, model, now),
     };
     let speaks = |model: &&Model| model.candidates.iter().any(|candidate| candidate.dialect == Dialect::Anthropic);

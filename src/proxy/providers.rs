@@ -73,6 +73,11 @@ impl Runtime {
         })
     }
 
+    /// Whether browser pages of an origin may call.
+    pub(super) fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        self.cors_origins.iter().any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
+    }
+
     /// The shape of errors in a protocol.
     pub(super) fn shape(&self, dialect: Dialect) -> Shape {
         match self.error_shape {
@@ -173,7 +178,12 @@ impl Provider {
 
     /// Whether it can be asked now with hope.
     pub(super) fn is_well(&self, now: EpochMs) -> bool {
-        !self.cooling.is_on(now) && self.credentials.iter().any(|credential| !credential.benched.is_on(now))
+        !self.cooling.is_on(now) && self.has_credential(now)
+    }
+
+    /// Whether one of its credentials is not benched.
+    pub(super) fn has_credential(&self, now: EpochMs) -> bool {
+        self.credentials.iter().any(|credential| !credential.benched.is_on(now))
     }
 
     /// Tells its gauges how it is.

@@ -5,7 +5,7 @@ use crate::config::Limits;
 use bytes::{Bytes, BytesMut};
 use filters::denied::Denied;
 use filters::scope::Route;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -32,13 +32,22 @@ pub(super) async fn head(session: &mut ServerSession, activity: &Activity, heade
     match read {
         Ok(Ok(has_request)) => has_request,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "a request head can't be read");
+            // Never the error's own words: they quote the head, and with it a credential.
+            tracing::debug!(cause = error.etype().as_str(), "a request head can't be read");
+            let status = if is_too_large(&error) { 431 } else { 400 };
             // The connection may be gone already; then nobody is left to be told.
-            let _ = session.respond_error(400).await;
+            let _ = session.respond_error(status).await;
             false
         }
         Err(_) => false,
     }
+}
+
+/// Whether Pingora gave up on a head for its size: more than 1 MiB, or more than 256 lines.
+fn is_too_large(error: &pingora::Error) -> bool {
+    let cause = error.cause.as_ref().map(ToString::to_string).unwrap_or_default();
+    let context = error.context.as_ref().map(|context| context.as_str()).unwrap_or_default();
+    cause.contains("too many headers") || context.starts_with("Request header larger")
 }
 
 /// HTTP/2 within the same limits as HTTP/1.
@@ -57,13 +66,26 @@ pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), De
     Ok(())
 }
 
-/// The route of a request, if the method fits.
+/// The route of a request.
 pub(super) fn route(head: &RequestHeader) -> Result<Route, Denied> {
-    let route = Route::at(head.uri.path()).ok_or(Denied::NotFound)?;
-    if head.method != route.method() {
-        return Err(Denied::MethodNotAllowed(head.method.clone(), route.method()));
+    Route::at(head.uri.path()).ok_or(Denied::NotFound)
+}
+
+/// Refuses a method that the route does not answer.
+pub(super) fn check_method(head: &RequestHeader, route: Route) -> Result<(), Denied> {
+    if head.method == route.method() {
+        return Ok(());
     }
-    Ok(route)
+    Err(Denied::MethodNotAllowed(head.method.clone(), route.method()))
+}
+
+/// Refuses a body in a coding that is not ours to undo. The connection must not be used again.
+pub(super) fn check_coding(head: &RequestHeader) -> Result<(), Denied> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
+        return Ok(());
+    }
+    Err(Denied::UnsupportedEncoding)
 }
 
 /// The token of a request. Two different ones are refused, because nobody could say whose call it is.
@@ -94,6 +116,7 @@ static CREDENTIAL_HEADERS: [http::HeaderName; 4] = [
 fn bearer(text: &str) -> &str {
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        None if text.eq_ignore_ascii_case("bearer") => "",
         _ => text,
     }
 }
@@ -164,11 +187,18 @@ async fn read_all(
 async fn next_chunk(session: &mut ServerSession, idle: Duration) -> Result<Option<Bytes>, Denied> {
     // HTTP/2 reads know no timeout of their own.
     let read = match session.is_http2() {
-        true => timeout(idle, session.read_request_body()).await.map_err(|_| Denied::RequestTimeout)?,
+        true => match timeout(idle, session.read_request_body()).await {
+            Ok(read) => read,
+            Err(_) => return Err(Denied::RequestTimeout),
+        },
         false => session.read_request_body().await,
     };
+    if read.is_err() {
+        // Nobody can say where the next request would begin.
+        session.set_keepalive(None);
+    }
     read.map_err(|error| {
-        tracing::debug!(%error, "a request body can't be read");
+        tracing::debug!(cause = error.etype().as_str(), "a request body can't be read");
         match error.etype() {
             pingora::ErrorType::ReadTimedout => Denied::RequestTimeout,
             _ => Denied::InvalidRequest("The request body ended early or is not framed as its head says.".to_owned()),

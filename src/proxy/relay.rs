@@ -1,6 +1,6 @@
 //! The relay: tries the candidates of an admitted call until one answers, and settles the call on every way out.
 
-use super::answer::{self, Passage};
+use super::answer::{self, Break, Passage};
 use super::attempt::{self, Exchange, Failure, Outgoing};
 use super::health::RETRY_AFTER_MAX;
 use super::providers::{Credential, Provider};
@@ -22,6 +22,7 @@ use std::time::Instant;
 #[derive(Default)]
 struct Search {
     tried: Vec<usize>,
+    attempts: u8,
     last_failure: Option<Failure>,
 }
 
@@ -33,6 +34,8 @@ pub(super) struct Opening {
     pub(super) first: Bytes,
     /// Whether the answer is a stream of events.
     pub(super) is_stream: bool,
+    /// The provider broke off before its first event.
+    pub(super) broken: Option<Break>,
 }
 
 impl Gateway {
@@ -47,16 +50,15 @@ impl Gateway {
     ) -> Connection {
         let mut search = Search::default();
         while let Some(choice) = runtime.next_choice(&call, &search.tried, clock::now()) {
-            search.tried.push(choice);
+            search.attempts = search.attempts.saturating_add(1);
             call.progress = Progress { choice, is_asked: true, ..Progress::default() };
-            let is_last = search.tried.len() == call.choices().len();
+            let is_last = search.tried.len() + 1 == call.choices().len();
             let begun = Instant::now();
             let opening = self.open(runtime, client, &mut call, body, is_last).await;
             report.upstream += begun.elapsed();
             match opening {
                 Ok(opening) => {
-                    let passage =
-                        Passage { gateway: self, runtime, client, call, report, attempts: search.tried.len() };
+                    let passage = Passage { gateway: self, runtime, client, call, report, attempts: search.attempts };
                     return passage.run(opening).await;
                 }
                 Err(Failure::ClientGone) => {
@@ -71,6 +73,10 @@ impl Gateway {
                     search.last_failure = Some(failure);
                     // Whoever failed like this is not paid.
                     call.progress.is_asked = false;
+                    // Another of our credentials may be better; each is benched once, so this ends.
+                    if failure != Failure::Credential || !provider.has_credential(clock::now()) {
+                        search.tried.push(choice);
+                    }
                 }
             }
         }
@@ -122,12 +128,18 @@ impl Gateway {
         let content_type = exchange.head().headers.get(http::header::CONTENT_TYPE);
         let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         if !is_stream {
-            return Ok(Opening { exchange, meter: Meter::of_answer(dialect), first: super::EMPTY, is_stream });
+            return Ok(Opening {
+                exchange,
+                meter: Meter::of_answer(dialect),
+                first: super::EMPTY,
+                is_stream,
+                broken: None,
+            });
         }
         let mut meter = Meter::of_events(dialect, asked_usage && !call.head().include_usage);
-        let mut first = super::EMPTY;
+        let (mut first, mut broken) = (super::EMPTY, None);
         let wait = exchange.provider().settings.timeouts.first_event;
-        while !meter.seen().any && first.is_empty() && !exchange.is_over() {
+        while !meter.seen().any && first.is_empty() && !exchange.is_over() && broken.is_none() {
             let read = tokio::select! {
                 biased;
                 read = exchange.read(wait) => read,
@@ -136,12 +148,12 @@ impl Gateway {
             match read {
                 Ok(Some(chunk)) => first = meter.feed(chunk),
                 Ok(None) => first = meter.finish(),
-                // The provider has begun to answer and may bill for it: no other is asked. The passage sees the same failure.
-                Err(_) => break,
+                // The provider has begun to answer and may bill for it: no other is asked.
+                Err(error) => broken = Some(Break::note(&exchange, call.intent().call, &error)),
             }
             call.progress.tally = *meter.tally();
         }
-        Ok(Opening { exchange, meter, first, is_stream })
+        Ok(Opening { exchange, meter, first, is_stream, broken })
     }
 
     /// Ends a call that nobody answered.
@@ -168,7 +180,7 @@ impl Gateway {
             outcome,
             status: refusal.as_ref().map_or(0, |refusal| refusal.status),
             error: report.error,
-            attempts: u8::try_from(search.tried.len()).unwrap_or(u8::MAX),
+            attempts: search.attempts,
             ended: clock::now(),
             first_byte_ms: 0,
         };

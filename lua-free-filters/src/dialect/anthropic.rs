@@ -170,14 +170,14 @@ mod tests {
             .with(Kind::CacheWrite5m, 20)
             .with(Kind::CacheWrite1h, 10)
             .with(Kind::WebSearch, 2);
-        assert_eq!((tally.usage(0), tally.tier), ((expected, false), Some(Tier::Priority)));
+        assert_eq!((tally.usage(0, 1_000), tally.tier), ((expected, false), Some(Tier::Priority)));
     }
 
     #[test]
     fn a_beginning_is_completed_by_what_was_relayed() {
         let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"12345678"}}"#;
         let (_, tally) = read(&[START, delta, delta]);
-        let (usage, estimated) = tally.usage(99);
+        let (usage, estimated) = tally.usage(99, 1_000);
         assert_eq!((usage.get(Kind::Input), usage.get(Kind::Output), estimated), (10, 4, true));
     }
 
@@ -197,6 +197,6 @@ mod tests {
     fn a_whole_answer_is_final() {
         let mut tally = Tally::default();
         read_answer(Some(br#"{"input_tokens":4,"cache_creation_input_tokens":6,"output_tokens":3}"#), None, &mut tally);
-        assert_eq!(tally.usage(0), (Usage::of(4, 3).with(Kind::CacheWrite5m, 6), false));
+        assert_eq!(tally.usage(0, 1_000), (Usage::of(4, 3).with(Kind::CacheWrite5m, 6), false));
     }
 }

@@ -153,13 +153,13 @@ mod tests {
         );
         assert_eq!(event, Event::UsageOnly);
         let expected = Usage::of(35, 20).with(Kind::CacheRead, 60).with(Kind::AudioInput, 5).with(Kind::Reasoning, 30);
-        assert_eq!((tally.usage(0), tally.tier), ((expected, false), Some(Tier::Priority)));
+        assert_eq!((tally.usage(0, 1_000), tally.tier), ((expected, false), Some(Tier::Priority)));
     }
 
     #[test]
     fn usage_beside_choices_is_counted_and_passed_on() {
         let (event, tally) = read(r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#);
-        assert_eq!((event, tally.usage(0)), (Event::Ordinary, (Usage::of(1, 2), false)));
+        assert_eq!((event, tally.usage(0, 1_000)), (Event::Ordinary, (Usage::of(1, 2), false)));
     }
 
     #[test]
@@ -192,6 +192,6 @@ mod tests {
         let mut tally = Tally::default();
         read_event(br#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#, &mut tally);
         read_event(br#"{"choices":[],"usage":null}"#, &mut tally);
-        assert_eq!(tally.usage(0), (Usage::of(1, 2), false));
+        assert_eq!(tally.usage(0, 1_000), (Usage::of(1, 2), false));
     }
 }
