@@ -143,13 +143,14 @@ impl Gateway {
         session: &mut ServerSession,
         report: &mut Report,
     ) -> Result<Connection, Denied> {
+        let route = receive::route(session.req_header());
+        report.route = route.clone().ok();
         receive::check_head(session.req_header(), &runtime.limits)?;
         if let Err(denied) = receive::check_coding(session.req_header()) {
             session.set_keepalive(None);
             return Err(denied);
         }
-        let route = receive::route(session.req_header())?;
-        report.route = Some(route);
+        let route = route?;
         if preflight::is_asked(session.req_header(), runtime) {
             return Ok(Box::pin(preflight::answer(runtime, session, route, report)).await);
         }

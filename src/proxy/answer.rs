@@ -18,6 +18,7 @@ use filters::ports::Outcome;
 use filters::scope::Route;
 use filters::settle::End;
 use pingora::protocols::http::ServerSession;
+use pingora::time::timeout;
 use std::time::{Duration, Instant};
 
 /// Bytes that are gathered, if they are here already, before they are written.
@@ -338,5 +339,11 @@ pub(super) async fn whole_answer(client: &mut ServerSession, head: AnswerHead, b
         client.write_response_header(head.finish()).await?;
         client.write_response_body(body, true).await
     };
-    connection_after(written.await)
+    let written = written.await;
+    if client.is_http2() {
+        // A stream that is dropped with its request half read is reset, and the client may not look at the answer then.
+        // HTTP/1.1 is read on when the connection is given back.
+        let _ = timeout(DRAIN_TIME, async { while let Ok(Some(_)) = client.read_request_body().await {} }).await;
+    }
+    connection_after(written)
 }

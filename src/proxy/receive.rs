@@ -155,6 +155,10 @@ pub(super) async fn body<'a>(
     }
     session.set_read_timeout(Some(limits.body_idle_timeout));
     let bytes = read_all(session, limits, announced, &mut held).await?;
+    if bytes.is_empty() && session.req_header().headers.contains_key(TRANSFER_ENCODING) {
+        // Pingora takes a chunk size that is missing for the last chunk. What follows must not be another request.
+        session.set_keepalive(None);
+    }
     Ok(Body { bytes, _held: held })
 }
 

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod bytes;
+mod demo;
 mod secure;
 
 use crate::support::{Call, Gateway, Request, Scripted, Setup, Upstream};

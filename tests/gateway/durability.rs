@@ -1,7 +1,7 @@
 //! What a client saw complete is on the books, whatever happens to the process: killed, stopped, started twice, or unable to
 //! write its books.
 
-use crate::money::{cost, cost_of, counting, dollars, meddle, nano, raw, storm, within_a_second};
+use crate::money::{cost, cost_of, counting, dollars, meddle, nano, raw, storm, times, within_a_second};
 use crate::support::{Answer, Call, Gateway, Key, Provider, Request, Row, Setup, Upstream, Wire, eventually, sha256};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -12,10 +12,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-const CYCLES: usize = 5;
+/// In the normal run, and in the long one.
+const CYCLES: [usize; 2] = [5, 100];
 const CLIENTS: usize = 12;
 /// Calls that are complete before the process is killed.
 const CALLS_BEFORE_KILL: usize = 80;
+/// How often it is killed by a client that has just seen its stream's end, and by one of how many. The same two runs.
+const KILLS_AT_THE_END: [usize; 2] = [15, 500];
+const STREAMS_AT_ONCE: usize = 6;
 
 /// A call that a client has made.
 struct Made {
@@ -148,7 +152,7 @@ fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
         .upstream(Upstream::anthropic("anthropic", provider.url()));
     let gateway = setup.start();
     let load = Load::default();
-    for cycle in 0..CYCLES {
+    for cycle in 0..times(CYCLES[0], CYCLES[1]) {
         let target = load.complete.load(Ordering::Acquire) + CALLS_BEFORE_KILL;
         load.is_over.store(false, Ordering::Release);
         std::thread::scope(|scope| {
@@ -178,6 +182,41 @@ fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
     let spent: i64 = gateway.books().iter().map(|row| row.charge_nano).sum();
     let view = gateway.exchange(&Request::get("/v1/key").bearer(&gateway.key.token)).text();
     assert_eq!((nano(raw(&view, "usage")), nano(raw(&view, "reserved"))), (spent, 0));
+}
+
+/// Streams that end together, and the process killed by the first client that sees its end.
+fn kill_at_the_end(gateway: &Gateway) -> Vec<String> {
+    let wires: Vec<Wire> =
+        (0..STREAMS_AT_ONCE).map(|_| gateway.open(&counting(5).streamed().simulate("token-ms=3"))).collect();
+    let see_the_end = |mut wire: Wire| -> Option<String> {
+        let id = wire.try_head().ok()?.request_id().to_owned();
+        while wire.event().ok()?? != "data: [DONE]" {}
+        gateway.signal(Signal::KILL);
+        Some(id)
+    };
+    let complete = std::thread::scope(|scope| {
+        let clients: Vec<_> = wires.into_iter().map(|wire| scope.spawn(move || see_the_end(wire))).collect();
+        clients.into_iter().filter_map(|client| client.join().expect("a client")).collect()
+    });
+    gateway.wait();
+    complete
+}
+
+#[test]
+fn killed_the_moment_a_client_sees_the_end_the_call_is_on_the_books() {
+    let provider = Provider::start();
+    let gateway = Setup::new().upstream(Upstream::openai("openai", provider.url())).start();
+    for _ in 0..times(KILLS_AT_THE_END[0], KILLS_AT_THE_END[1]) {
+        let complete = kill_at_the_end(&gateway);
+        gateway.restart();
+        let rows = gateway.books();
+        assert!(!complete.is_empty());
+        for id in complete {
+            let row = rows.iter().find(|row| row.request_id == id).expect("it is on the books");
+            assert_eq!((row.outcome.as_str(), row.output_tokens), ("complete", 5), "{row:?}");
+        }
+    }
+    assert_audit_is_clean(&gateway);
 }
 
 #[test]
@@ -219,24 +258,48 @@ fn killed_while_it_starts_it_still_knows_everything() {
     assert_audit_is_clean(&gateway);
 }
 
+/// Makes calls on one connection until it breaks; counts those that pass.
+fn spend(mut wire: Wire, request: &[u8], passed: &AtomicUsize) {
+    loop {
+        if wire.try_send(request).is_err() {
+            return;
+        }
+        match wire.try_answer() {
+            Ok(answer) => _ = passed.fetch_add(usize::from(answer.status == 200), Ordering::AcqRel),
+            Err(_) => return,
+        }
+    }
+}
+
 #[test]
 fn a_limit_holds_across_kills() {
     let gateway = Gateway::start();
     let call = counting(10);
     let price = cost_of(&gateway, &call);
     let key = gateway.create_key(&["--limit", &dollars(100 * price)]);
-    let mut passed = 0;
-    for _ in 0..4 {
-        for _ in 0..15 {
-            assert_eq!(gateway.call_with(&key, &call).status, 200);
-            passed += 1;
-        }
-        gateway.kill();
+    let request = call.clone().streamed().simulate("token-ms=1").request(&key.token).bytes();
+    let passed = AtomicUsize::new(0);
+    for kill in 1..=3 {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let wire = gateway.connect();
+                scope.spawn(|| spend(wire, &request, &passed));
+            }
+            eventually("calls pass", || (passed.load(Ordering::Acquire) >= 20 * kill).then_some(()));
+            gateway.kill();
+        });
         gateway.restart();
     }
-    let storm = storm(&gateway, &[key.clone()], &call, 100, &["credits_reserved"]);
-    assert_eq!(passed + storm.passed, 100);
-    assert_eq!(gateway.key_view(&key)["limit_remaining"].to_string(), "0");
+    let storm = storm(&gateway, std::slice::from_ref(&key), &call, 100, &["credits_reserved"]);
+    assert!(storm.refused.keys().eq(["spend_limit_reached"]), "{storm:?}");
+    assert!(passed.load(Ordering::Acquire) + storm.passed <= 100);
+    let view = gateway.exchange(&Request::get("/v1/key").bearer(&key.token)).text();
+    let (spent, reserved) = (nano(raw(&view, "usage")), nano(raw(&view, "reserved")));
+    // What is left does not pay for another call, and nothing was charged beyond the limit.
+    assert!((99 * price + 1..=100 * price).contains(&spent), "{spent} of {}", 100 * price);
+    assert_eq!(reserved, 0);
+    let on_books = || gateway.books().iter().filter(|row| row.key == key.id).map(|row| row.charge_nano).sum::<i64>();
+    eventually("all of it is on the books", || (on_books() == spent).then_some(()));
     assert_audit_is_clean(&gateway);
 }
 
@@ -301,6 +364,42 @@ fn a_stop_ships_everything_and_lets_running_calls_end() {
         assert_eq!((row.charge_nano, row.outcome.as_str()), (cost(answer), "complete"));
     }
     assert_eq!(rows.iter().filter(|row| row.is_streamed).map(|row| row.output_tokens).collect::<Vec<_>>(), [30]);
+    assert_audit_is_clean(&gateway);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_and_what_it_cuts_is_closed_at_the_next_start() {
+    let gateway = Setup::new().limit("drain_timeout_ms = 300").start();
+    for _ in 0..2 {
+        let mut stream = gateway.open(&counting(30).streamed().simulate("hang-after=2"));
+        let id = stream.head().request_id().to_owned();
+        gateway.signal(Signal::TERM);
+        assert!(gateway.wait().success(), "{}", gateway.log());
+        gateway.restart();
+        let row = gateway.row(&id);
+        assert!(matches!(row.outcome.as_str(), "recovered" | "abandoned"), "{row:?}");
+        assert!((1..=row.reserved_nano).contains(&row.charge_nano), "{row:?}");
+    }
+    assert_eq!(gateway.key_view(&gateway.key)["reserved"].to_string(), "0");
+    assert_audit_is_clean(&gateway);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let gateway = Gateway::start();
+    let answer = gateway.call(&counting(10));
+    let mut stream = gateway.open(&counting(30).streamed().simulate("hang-after=2"));
+    let id = stream.head().request_id().to_owned();
+    gateway.signal(Signal::TERM);
+    stream.event().expect("the stream goes on");
+    eventually("it does not wait for the stream", || {
+        gateway.signal(Signal::TERM);
+        gateway.readiness().is_none().then_some(())
+    });
+    gateway.wait();
+    gateway.restart();
+    assert_eq!(gateway.row(&id).outcome, "recovered");
+    assert_eq!(gateway.row(answer.request_id()).outcome, "complete");
     assert_audit_is_clean(&gateway);
 }
 

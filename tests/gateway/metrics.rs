@@ -1,13 +1,12 @@
 //! What Prometheus, the orchestrator's probes and the log see of the calls.
 
-use crate::money::{Account, counting, dollars, storm};
+use crate::money::{Account, count, counting, dollars, storm, times};
 use crate::support::{Answer, Call, Gateway, Provider, Request, Scripted, Setup, Upstream, Wire, eventually};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Model names that nobody has, in the normal run and in the long one.
-const INVENTED_NAMES: usize = 2_000;
-const INVENTED_NAMES_SOAK: usize = 100_000;
+const INVENTED_NAMES: [usize; 2] = [2_000, 100_000];
 
 /// Names of the series in a text that Prometheus scrapes.
 fn names(text: &str) -> BTreeSet<&str> {
@@ -25,11 +24,6 @@ fn series(text: &str) -> BTreeSet<&str> {
         .filter_map(|line| line.rsplit_once(' '))
         .map(|(series, _)| series)
         .collect()
-}
-
-/// A number as Prometheus writes it, where it is whole.
-fn count(gateway: &Gateway, name: &str, labels: &[&str]) -> String {
-    gateway.metric(name, labels).to_string()
 }
 
 fn probe(gateway: &Gateway, path: &str) -> Answer {
@@ -51,6 +45,7 @@ fn every_series_of_the_dashboard_appears_after_a_few_calls() {
     {
         assert_eq!(gateway.call(&call).status, 200);
     }
+    assert_eq!(count(&gateway, "tollgate_overhead_seconds_count", &[]), "4");
     let text = gateway.scrape();
     let scraped = names(&text);
     let missing: Vec<String> =
@@ -83,6 +78,7 @@ fn tokens_and_spend_equal_the_books() {
         assert_eq!(gateway.call(&call).status, 200);
     }
     let rows = gateway.books_of(5);
+    assert_eq!(count(&gateway, "tollgate_tokens_total", &["kind=\"cache_read\""]), "11");
     for model in ["gpt-4o-mini", "claude-sonnet-4-6"] {
         let of_model = || rows.iter().filter(|row| row.model == model);
         let label = format!("model=\"{model}\"");
@@ -97,7 +93,6 @@ fn tokens_and_spend_equal_the_books() {
             of_model().count().to_string()
         );
     }
-    assert_eq!(gateway.metric("tollgate_tokens_total", &["kind=\"cache_read\""]).to_string(), "11");
     eventually("all are shipped", || (count(&gateway, "tollgate_shipped_calls_total", &[]) == "5").then_some(()));
     assert_eq!(count(&gateway, "tollgate_journal_lag_records", &[]), "0");
 }
@@ -132,14 +127,30 @@ fn refusals_are_counted_by_reason() {
     assert_eq!(refused("4xx", "insufficient_credits"), "4");
     assert_eq!(refused("4xx", "permission_error"), "2");
     assert_eq!(refused("5xx", "api_error"), "2");
-    assert_eq!(gateway.metric("tollgate_failovers_total", &["reason=\"status\""]).to_string(), "2");
+    assert_eq!(count(&gateway, "tollgate_failovers_total", &["reason=\"status\""]), "2");
+}
+
+#[test]
+fn questions_of_a_key_about_itself_are_counted_by_route() {
+    let gateway = Gateway::start();
+    let models = Request::get("/v1/models").bearer(&gateway.key.token);
+    for _ in 0..2 {
+        gateway.key_view(&gateway.key);
+    }
+    assert_eq!(gateway.exchange(&models).status, 200);
+    assert_eq!(gateway.exchange(&Request::get("/v1/key").bearer("nobody")).status, 401);
+    let counted = |route: &str, status_class: &str| {
+        let labels = [format!("route=\"{route}\""), format!("status_class=\"{status_class}\"")];
+        count(&gateway, "tollgate_requests_total", &[&labels[0], &labels[1]])
+    };
+    let of_key = (counted("key", "2xx"), counted("key", "4xx"));
+    assert_eq!((of_key, counted("models", "2xx")), (("2".to_owned(), "1".to_owned()), "1".to_owned()));
 }
 
 #[test]
 fn invented_models_routes_and_keys_add_at_most_one_series() {
     let gateway = Gateway::start();
-    let is_soak = std::env::var_os("TOLLGATE_SOAK").is_some();
-    let names = if is_soak { INVENTED_NAMES_SOAK } else { INVENTED_NAMES };
+    let names = times(INVENTED_NAMES[0], INVENTED_NAMES[1]);
     assert_eq!(gateway.call(&counting(1)).status, 200);
     let ask = |from: usize, to: usize| {
         std::thread::scope(|scope| {
@@ -155,8 +166,11 @@ fn invented_models_routes_and_keys_add_at_most_one_series() {
             }
         });
     };
+    assert_eq!(count(&gateway, "tollgate_overhead_seconds_count", &[]), "1");
     let before = gateway.scrape();
     ask(0, names);
+    let unknown = count(&gateway, "tollgate_requests_total", &["model=\"unknown\"", "status_class=\"4xx\""]);
+    assert_eq!(unknown, names.to_string());
     let text = gateway.scrape();
     let (series_before, series_after) = (series(&before), series(&text));
     let new: Vec<_> = series_after
@@ -165,8 +179,6 @@ fn invented_models_routes_and_keys_add_at_most_one_series() {
         .collect();
     assert!(new.len() <= 1, "{new:#?}");
     assert!(!text.contains("invented"));
-    let unknown = count(&gateway, "tollgate_requests_total", &["model=\"unknown\"", "status_class=\"4xx\""]);
-    assert_eq!(unknown, names.to_string());
     for number in 0..20 {
         gateway.exchange(&Request::get(&format!("/v1/path-{number}")).bearer(&gateway.key.token));
         gateway.exchange(&Request::get("/v1/key").bearer(&format!("nobody-{number}")));
@@ -186,7 +198,7 @@ fn invented_models_routes_and_keys_add_at_most_one_series() {
 #[test]
 fn calls_in_flight_are_counted_and_return_to_none() {
     let gateway = Gateway::start();
-    let in_flight = || count(&gateway, "tollgate_requests_in_flight", &[]);
+    let in_flight = || gateway.metric("tollgate_requests_in_flight", &[]).to_string();
     assert_eq!(in_flight(), "0");
     let mut streams: Vec<Wire> =
         (0..7).map(|_| gateway.open(&counting(5).streamed().simulate("hang-after=1"))).collect();
@@ -207,6 +219,7 @@ fn times_are_observed_where_they_pass() {
     let provider = Provider::with(&["--first-token-ms", "60", "--token-ms", "20"]);
     let gateway = Setup::new().upstream(Upstream::openai("slow", provider.url())).start();
     assert_eq!(gateway.call(&counting(5).streamed()).status, 200);
+    assert_eq!(count(&gateway, "tollgate_overhead_seconds_count", &[]), "1");
     let labels = ["provider=\"slow\""];
     for (name, least, most) in [
         ("tollgate_upstream_seconds_sum", 0.13, 5.0),
@@ -219,7 +232,6 @@ fn times_are_observed_where_they_pass() {
     // What the gateway adds is not what it waits for.
     let overhead = gateway.metric("tollgate_overhead_seconds_sum", &[]);
     assert!(overhead < 0.05, "{overhead}");
-    assert_eq!(count(&gateway, "tollgate_overhead_seconds_count", &[]), "1");
     assert!(gateway.metric("tollgate_token_gap_seconds_count", &labels) >= 3.0);
 }
 

@@ -3,8 +3,8 @@
 mod account;
 
 pub(crate) use account::{
-    Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, cost, cost_of, counting, dollars, meddle, nano, raw,
-    storm, within_a_second,
+    Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, cost, cost_of, count, counting, dollars, meddle, nano,
+    raw, storm, times, within_a_second,
 };
 
 use crate::support::{Answer, Call, Gateway, Key, Request, Wire, eventually};
@@ -58,11 +58,12 @@ fn both_protocols_are_charged_unary_and_streamed() {
         assert_eq!((charged.charge_nano, charged.output_tokens), (cost(&unary), 7));
         assert_eq!(cost_header(&unary), charged.charge_nano);
         let streamed = gateway.call(&call.streamed());
+        total += 2 * charged.charge_nano;
+        // At once: before the call is on the books.
+        assert_eq!(amount(&gateway, &gateway.key, "usage"), total);
         let row = gateway.row(streamed.request_id());
         assert_eq!((row.charge_nano, row.is_streamed, row.is_estimated), (charged.charge_nano, true, false));
-        total += 2 * charged.charge_nano;
     }
-    assert_eq!(amount(&gateway, &gateway.key, "usage"), total);
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn a_limit_that_pays_for_100_calls_lets_exactly_100_of_500_pass() {
     for run in 0..RUNS {
         let key = gateway.create_key(&["--limit", &dollars(100 * price)]);
         let begun = Instant::now();
-        let storm = storm(&gateway, &[key.clone()], &call, 500, &["credits_reserved"]);
+        let storm = storm(&gateway, std::slice::from_ref(&key), &call, 500, &["credits_reserved"]);
         assert_eq!(storm, Storm::of(100, "spend_limit_reached", 400), "run {run}");
         assert!(begun.elapsed() < RUN_TIME_MAX, "run {run} took {:?}", begun.elapsed());
         assert_eq!(amount(&gateway, &key, "usage"), 100 * price);
@@ -168,7 +169,10 @@ fn no_more_calls_run_at_once_than_the_limit_says() {
     let gateway = Gateway::start();
     let key = gateway.create_key(&["--concurrency", "10"]);
     let mut streams: Vec<Wire> = (0..10).map(|_| running(&gateway, &key, counting(5))).collect();
-    assert_eq!(storm(&gateway, &[key.clone()], &counting(1), 100, &[]), Storm::of(0, "concurrency_exceeded", 100));
+    assert_eq!(
+        storm(&gateway, std::slice::from_ref(&key), &counting(1), 100, &[]),
+        Storm::of(0, "concurrency_exceeded", 100)
+    );
     // One that ends makes room for one.
     streams.pop();
     let first = eventually("there is room for one", || {
@@ -176,7 +180,10 @@ fn no_more_calls_run_at_once_than_the_limit_says() {
         wire.send(&counting(5).streamed().simulate("hang-after=1").request(&key.token).bytes());
         (wire.head().status == 200).then_some(wire)
     });
-    assert_eq!(storm(&gateway, &[key.clone()], &counting(1), 20, &[]), Storm::of(0, "concurrency_exceeded", 20));
+    assert_eq!(
+        storm(&gateway, std::slice::from_ref(&key), &counting(1), 20, &[]),
+        Storm::of(0, "concurrency_exceeded", 20)
+    );
     drop((streams, first));
     // None is lost on the way: all pass in the end, whatever was refused before.
     let passed = storm(&gateway, &[key], &counting(1), 200, &["concurrency_exceeded"]);
@@ -188,7 +195,7 @@ fn a_refusal_takes_nothing() {
     let gateway = Gateway::start();
     let price = cost_of(&gateway, &counting(10));
     let account = Account::with(&gateway, 10 * price);
-    let limits = ["--rpm", "50", "--tpm", "100000", "--concurrency", "5"];
+    let limits = ["--rpm", "50", "--tpm", "100000", "--concurrency", "2"];
     let key = account.key(&[&limits[..], &["--limit", &dollars(20 * price), "--model", "gpt-*"]].concat());
     within_a_minute(|| {
         let before = gateway.key_view(&key);
@@ -236,6 +243,16 @@ fn credit_that_others_hold_is_another_refusal_than_credit_that_is_gone() {
     assert_eq!(gone.refusal(), (402, "spend_limit_reached".to_owned()));
     assert_eq!((gone.header("x-should-retry"), gone.header("retry-after-ms")), (Some("false"), None));
     assert_eq!(gone.header("retry-after"), None);
+}
+
+#[test]
+fn a_limit_of_nothing_refuses_every_call() {
+    let gateway = Gateway::start();
+    let key = gateway.create_key(&["--limit", "0"]);
+    for _ in 0..3 {
+        assert_eq!(gateway.call_with(&key, &counting(1)).refusal(), (402, "spend_limit_reached".to_owned()));
+    }
+    assert_eq!((amount(&gateway, &key, "limit"), amount(&gateway, &key, "limit_remaining")), (0, 0));
 }
 
 #[test]
@@ -333,7 +350,7 @@ fn a_model_without_a_price_in_force_is_refused_and_never_free() {
     assert_eq!(refused.refusal(), (422, "model_unpriced".to_owned()));
     assert_eq!(refused.json()["error"]["type"], "invalid_request_error");
     assert!(gateway.provider().log().is_empty());
-    assert_eq!(gateway.metric("tollgate_calls_unpriced_total", &[]).to_string(), "1");
+    assert_eq!(count(&gateway, "tollgate_calls_unpriced_total", &[]), "1");
     let listed = gateway.exchange(&Request::get("/v1/models").bearer(&gateway.key.token)).text();
     assert!(!listed.contains("of-tomorrow"), "{listed}");
 }
@@ -365,7 +382,7 @@ fn a_stream_sets_aside_no_more_than_the_configured_allowance() {
     assert_eq!((streamed.charge_nano, whole.charge_nano), (cost(&unary), cost(&unary)));
     assert_eq!(whole.reserved_nano - streamed.reserved_nano, 100 * OUTPUT_NANO);
     // It grew past what was set aside: an elastic quota is charged all of it, and the call is counted.
-    assert_eq!(gateway.metric("tollgate_calls_bound_exceeded_total", &[]).to_string(), "1");
+    assert_eq!(count(&gateway, "tollgate_calls_bound_exceeded_total", &[]), "1");
 }
 
 #[test]
@@ -378,7 +395,7 @@ fn calls_without_usage_are_estimated_and_say_so() {
         assert_eq!(row.input_tokens, exact.input_tokens);
         assert!(row.output_tokens > 0 && row.charge_nano > 0, "{row:?}");
     }
-    assert_eq!(gateway.metric("tollgate_calls_estimated_total", &["reason=\"no_usage\""]).to_string(), "3");
+    assert_eq!(count(&gateway, "tollgate_calls_estimated_total", &["reason=\"no_usage\""]), "3");
 }
 
 #[test]
@@ -392,7 +409,7 @@ fn what_a_provider_bills_beyond_the_reserve_is_charged() {
     assert_eq!(amount(&gateway, &key, "usage"), price + 50 * OUTPUT_NANO);
     assert_eq!(amount(&gateway, &key, "limit_remaining"), 0);
     assert_eq!(gateway.call_with(&key, &counting(10)).refusal().1, "spend_limit_reached");
-    assert_eq!(gateway.metric("tollgate_calls_bound_exceeded_total", &[]).to_string(), "1");
+    assert_eq!(count(&gateway, "tollgate_calls_bound_exceeded_total", &[]), "1");
 }
 
 #[test]

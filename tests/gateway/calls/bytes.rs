@@ -45,6 +45,18 @@ fn same_protocol_answers_are_byte_identical() {
 }
 
 #[test]
+fn answers_above_the_buffer_are_whole_to_their_last_byte() {
+    let gateway = Gateway::start();
+    // Each size ends elsewhere in the last read.
+    for bytes in (60_000..140_000).step_by(1_999) {
+        let call = Call::chat("count up").with("max_tokens", 9).simulate(&format!("huge-event={bytes}"));
+        let answer = gateway.open(&call).try_answer();
+        let expected = direct(&gateway, &call);
+        assert_eq!(answer.map(|answer| sha256(&answer.body)).ok(), Some(sha256(&expected.body)), "{bytes} bytes");
+    }
+}
+
+#[test]
 fn errors_of_the_provider_are_byte_identical_too() {
     let gateway = Gateway::start();
     for call in [Call::chat("Hello").simulate("status=400"), Call::messages("Hello").streamed().simulate("status=404")]

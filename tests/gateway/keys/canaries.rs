@@ -76,11 +76,18 @@ fn use_everything(gateway: &Gateway, token: &str) {
     ] {
         gateway.exchange(&request);
     }
-    let mut broken = gateway.connect();
-    broken.send(
-        format!("GET /v1/key HTTP/1.1\r\nauthorization: Bearer {token}\r\nbroken header {token}\r\n\r\n").as_bytes(),
-    );
-    broken.rest();
+    let head = chat.request(token).head();
+    for broken in [
+        format!("GET /v1/key HTTP/1.1\r\nauthorization: Bearer {token}\r\nbroken header {token}\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n{PROMPT}\r\n{PROMPT}\r\n0\r\n\r\n"),
+        format!("{head}transfer-encoding: chunked\r\n\r\n5\r\n{PROMPT}\r\n0\r\n\r\n"),
+        format!("{head}content-length: 1000\r\n\r\n{{\"messages\":[\"{PROMPT}\""),
+    ] {
+        let mut wire = gateway.connect();
+        wire.send(broken.as_bytes());
+        wire.half_close();
+        wire.rest();
+    }
 }
 
 fn gateway_logging(level: &str, provider: &Provider) -> Gateway {
@@ -136,7 +143,9 @@ fn breaking_provider() -> Scripted {
         match exchange.number % 6 {
             0 => exchange.send(format!("HTTP/1.1 200 OK\r\nbroken {secret}\r\n\r\n")),
             1 => exchange.send(format!("{secret}\r\n\r\n")),
-            2 => exchange.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{secret}\r\n{secret}\r\n")),
+            2 => {
+                exchange.send(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{secret}\r\n{secret}\r\n"))
+            }
             3 => {
                 exchange.begin_stream();
                 exchange.event(&format!("{{\"choices\":[{{\"delta\":{{\"content\":\"{secret}\"}}}}]}}"));
@@ -154,7 +163,8 @@ fn what_a_breaking_provider_echoes_is_never_written_down() {
     for level in ["info", "trace"] {
         let provider = breaking_provider();
         let upstream = Upstream::openai("breaking", provider.url()).credentials(&[UPSTREAM_CREDENTIAL]);
-        let gateway = Setup::new().section(&format!("[log]\nlevel = '{level}'\nformat = 'json'\n")).upstream(upstream).start();
+        let gateway =
+            Setup::new().section(&format!("[log]\nlevel = '{level}'\nformat = 'json'\n")).upstream(upstream).start();
         for number in 0..12 {
             let call = Call::chat("hi").with("stream", number % 2 == 0);
             let mut wire = gateway.open(&call);
@@ -172,10 +182,7 @@ fn what_a_breaking_provider_echoes_is_never_written_down() {
 
 #[test]
 fn secrets_never_leave_in_an_answer_or_to_a_provider() {
-    let provider = Scripted::answering(
-        200,
-        "{\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}",
-    );
+    let provider = Scripted::answering(200, "{\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}");
     let upstream = Upstream::openai("scripted", provider.url()).credentials(&[UPSTREAM_CREDENTIAL]);
     let gateway = Setup::new().upstream(upstream).start();
     let token = &gateway.key.token;

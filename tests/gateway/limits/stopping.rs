@@ -39,8 +39,8 @@ fn running_streams_end_well_and_the_process_ends_by_itself() {
     gateway.signal(Signal::TERM);
     eventually("it is not ready any more", || (gateway.readiness() != Some(200)).then_some(()));
     eventually("it takes no new connections", || TcpStream::connect(gateway.address).is_err().then_some(()));
+    (0..8).for_each(|_| go.send(()).expect("the provider waits"));
     for mut stream in streams {
-        go.send(()).expect("the provider waits");
         let events = stream.events().expect("a clean end");
         assert_eq!(events.last().map(String::as_str), Some("data: [DONE]"), "{events:?}");
     }

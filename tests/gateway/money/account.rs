@@ -1,6 +1,6 @@
 //! Organisations beside the gateway's own, what calls cost, and many calls at the same moment.
 
-use crate::support::{Answer, Call, Gateway, Key, Wire};
+use crate::support::{Answer, Call, Gateway, Key, Wire, eventually};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -72,6 +72,11 @@ pub(crate) fn meddle(gateway: &Gateway, statement: &'static str) {
     });
 }
 
+/// How often something is done: in the normal run, and in the long one.
+pub(crate) fn times(normal: usize, soak: usize) -> usize {
+    if std::env::var_os("TOLLGATE_SOAK").is_some() { soak } else { normal }
+}
+
 /// Nano-USD as decimal dollars, as people write them.
 pub(crate) fn dollars(nano: i64) -> String {
     format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000)
@@ -112,6 +117,13 @@ pub(crate) fn counting(output_tokens: i64) -> Call {
 /// What a call costs, found out with the gateway's own key.
 pub(crate) fn cost_of(gateway: &Gateway, call: &Call) -> i64 {
     cost(&gateway.call(call))
+}
+
+/// A sum of series when no call is in flight: a call is counted after its answer has left, and in flight until then.
+pub(crate) fn count(gateway: &Gateway, name: &str, labels: &[&str]) -> String {
+    let in_flight = || gateway.metric("tollgate_requests_in_flight", &[]).to_string();
+    eventually("all calls have been counted", || (in_flight() == "0").then_some(()));
+    gateway.metric(name, labels).to_string()
 }
 
 /// Polls until it is seen; panics when it takes more than a second.

@@ -188,10 +188,14 @@ impl Setup {
     /// Writes the configuration and the catalogue.
     pub(super) fn write(&self, directory: &Path, listeners: &Listeners) {
         let Listeners { gateway, tls, control, metrics } = listeners;
+        let mut limits = self.limits.clone();
+        if !limits.iter().any(|line| line.starts_with("drain_delay_ms")) {
+            limits.push("drain_delay_ms = 0".to_owned());
+        }
         let mut text = format!(
-            "data_dir = 'data'\n[gateway]\nlisten = ['{gateway}']\nthreads = 2\n{}\n[gateway.limits]\ndrain_delay_ms = 0\n{}\n",
+            "data_dir = 'data'\n[gateway]\nlisten = ['{gateway}']\nthreads = 2\n{}\n[gateway.limits]\n{}\n",
             self.gateway.join("\n"),
-            self.limits.join("\n")
+            limits.join("\n")
         );
         if let Some(files) = &self.tls {
             let _ = writeln!(text, "[gateway.tls]\nlisten = ['{tls}']\n{files}");

@@ -88,12 +88,18 @@ impl Wire {
 
     /// Reads the body that belongs to a head.
     pub(crate) fn body(&mut self, head: &Answer) -> Result<Vec<u8>> {
+        if matches!(head.status, 204 | 304) {
+            return Ok(Vec::new());
+        }
         if head.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
             let mut body = Vec::new();
             while let Some(chunk) = self.chunk()? {
                 body.extend_from_slice(&chunk);
             }
             return Ok(body);
+        }
+        if matches!(head.status, 204 | 304) {
+            return Ok(Vec::new());
         }
         if let Some(length) = head.header("content-length") {
             return self.take(length.parse().map_err(|_| Error::new(ErrorKind::InvalidData, length.to_owned()))?);
