@@ -7,7 +7,7 @@ use crate::certificates::Certificates;
 use crate::config::{self, Config, LogFormat};
 use crate::control::{self, Vitals};
 use crate::metrics::{KeyLookups, Metrics, Snapshot};
-use crate::proxy::{Activity, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
+use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
 use crate::store::journal::{self, Journal, JournalCounts, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::{Store, StoreError};
@@ -16,8 +16,6 @@ use arc_swap::ArcSwap;
 use filters::id::PriceId;
 use filters::price::Price;
 use pingora::apps::HttpServerOptions;
-use pingora::connectors::http::Connector;
-use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
 use pingora::protocols::l4::stream::L4BufferSettings;
@@ -118,11 +116,24 @@ pub fn serve(config: Config, file: Option<PathBuf>, announcement: Announcement) 
         eprintln!("tollgate can't start: the control or metrics listener: {problem}");
         return ExitCode::FAILURE;
     }
-    parts.vitals.ready.store(true, Ordering::Release);
-    announce(&announcement, &listeners);
+    let vitals = Arc::clone(&parts.vitals);
+    BACKGROUND.spawn(async move {
+        until_listening(&listeners.0).await;
+        vitals.ready.store(true, Ordering::Release);
+        announce(&announcement, &listeners);
+    });
     let stop = Stop { parts: Arc::new(parts), drain_delay: limits.drain_delay, drain_timeout: limits.drain_timeout };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
     ExitCode::SUCCESS
+}
+
+/// Waits until the gateway takes connections, so that nobody is told that it is ready before it is.
+async fn until_listening(gateway: &[SocketAddr]) {
+    for address in gateway {
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 fn announce(announcement: &Announcement, (gateway, control, metrics): &(Vec<SocketAddr>, SocketAddr, SocketAddr)) {
@@ -180,8 +191,7 @@ impl Parts {
             pepper: store.pepper().clone(),
             journal: Arc::new(journal),
             metrics: Arc::clone(&metrics),
-            transport: TransportConnector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS_MAX))),
-            connector: Connector::new(Some(ConnectorOptions::new(IDLE_UPSTREAMS_MAX))),
+            dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
             options: server_options(config),
             call_salt: call_salt()?,
@@ -318,9 +328,6 @@ fn server_options(config: &Config) -> HttpServerOptions {
     options.h2_idle_timeout = Some(config.gateway.limits.h2_idle_timeout);
     options
 }
-
-/// Idle connections to providers that are kept, over all of them.
-const IDLE_UPSTREAMS_MAX: usize = 1024;
 
 fn call_salt() -> Result<[u8; 5], getrandom::Error> {
     let mut salt = [0; 5];

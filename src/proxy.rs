@@ -6,6 +6,8 @@
 mod answer;
 mod answer_head;
 mod attempt;
+mod client_address;
+mod dial;
 mod door;
 mod headers;
 mod health;
@@ -17,6 +19,7 @@ mod receive;
 mod relay;
 mod report;
 
+pub use dial::Dialer;
 pub use door::Door;
 pub use providers::Runtime;
 pub use receive::REQUESTS_PER_CONNECTION;
@@ -35,8 +38,6 @@ use filters::ports::{Journal, Keys};
 use filters::request_head;
 use filters::scope::Route;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
-use pingora::connectors::TransportConnector;
-use pingora::connectors::http::Connector;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
@@ -57,10 +58,8 @@ pub struct Gateway {
     pub journal: Arc<dyn Journal>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Makes connections to providers that speak HTTP/1.1.
-    pub transport: TransportConnector,
-    /// Makes and keeps connections to providers that speak HTTP/2.
-    pub connector: Connector<()>,
+    /// Makes connections to providers.
+    pub dialer: Dialer,
     /// What is going on right now.
     pub activity: Arc<Activity>,
     /// How connections are to be treated.
@@ -127,6 +126,9 @@ impl Gateway {
     async fn serve(&self, session: &mut ServerSession) -> Connection {
         let runtime = self.runtime.load_full();
         let mut report = Report::new(self.next_call(), clock::now());
+        if runtime.log_calls {
+            report.client = client_address::of(session, &runtime);
+        }
         let outcome = self.answer(&runtime, session, &mut report).await;
         let connection = match outcome {
             Ok(connection) => connection,

@@ -89,16 +89,16 @@ impl<'a> Passage<'a> {
         let mut last_write = Instant::now();
         loop {
             self.call.progress.tally = *meter.tally();
+            if !out.is_empty() {
+                exchange.provider().series.observe_token_gap(last_write.elapsed());
+                last_write = Instant::now();
+            }
             let is_over = meter.seen().finished || exchange.is_over();
             if is_over {
                 return self.finish(exchange, &meter, out, status).await;
             }
-            if !out.is_empty() {
-                if self.client.write_response_body(out, false).await.is_err() {
-                    return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
-                }
-                exchange.provider().series.observe_token_gap(last_write.elapsed());
-                last_write = Instant::now();
+            if !out.is_empty() && self.client.write_response_body(out, false).await.is_err() {
+                return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
             }
             out = match self.read_on(&mut exchange, &mut meter).await {
                 Step::Bytes(bytes) | Step::End(bytes) => bytes,
@@ -141,7 +141,7 @@ impl<'a> Passage<'a> {
             client.write_response_body(body, true).await
         };
         let connection = connection_after(written.await);
-        exchange.release(&gateway.connector).await;
+        exchange.release(gateway).await;
         connection
     }
 
@@ -209,7 +209,7 @@ impl<'a> Passage<'a> {
     async fn finish(self, exchange: Box<Exchange>, meter: &Meter, out: Bytes, status: u16) -> Connection {
         let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
         let connection = connection_after(client.write_response_body(out, true).await);
-        exchange.release(&gateway.connector).await;
+        exchange.release(gateway).await;
         connection
     }
 

@@ -6,7 +6,6 @@ use crate::metrics::Failover;
 use bytes::{Bytes, BytesMut};
 use filters::scope::Route;
 use futures_util::FutureExt;
-use pingora::connectors::http::Connector;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
@@ -69,7 +68,8 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Sends the request and waits for the head of the answer. A pooled connection that broke before the answer is
-    /// replaced by a new one, because the provider closed it before it saw the request.
+    /// replaced by a new one, because the provider closed it before it saw the request; an address that takes no
+    /// connection by the provider's next one.
     pub(super) async fn open(
         gateway: &Gateway,
         provider: &Arc<Provider>,
@@ -77,8 +77,9 @@ impl Exchange {
         outgoing: &Outgoing<'_>,
     ) -> Result<Box<Self>, Failure> {
         let begun = Instant::now();
-        let peer = provider.peer().ok_or(Failure::Connect)?;
-        for _ in 0..POOLED_TRIES_MAX {
+        let mut last = Failure::Reset;
+        for _ in 0..CONNECTIONS_TRIED_MAX {
+            let peer = provider.peer().ok_or(Failure::Connect)?;
             let sent = match provider.settings.h2 {
                 // Paths that are not taken by every call are boxed: a call's future is allocated and moved at its full size.
                 true => Box::pin(send_h2(gateway, provider, &peer, client, outgoing)).await,
@@ -87,9 +88,12 @@ impl Exchange {
             let (session, reused) = match sent {
                 Ok(sent) => sent,
                 Err((Failure::Reset, true)) => continue,
+                Err((Failure::Connect, _)) if provider.has_more_addresses() => {
+                    last = Failure::Connect;
+                    continue;
+                }
                 Err((failure, _)) => return Err(failure),
             };
-            let peer = Arc::clone(&peer);
             let mut exchange = Box::new(Self { session, peer, provider: Arc::clone(provider), begun, is_over: false });
             match exchange.await_head(client).await {
                 Err(Failure::Reset) if reused => {}
@@ -97,7 +101,7 @@ impl Exchange {
                 Ok(()) => return Ok(exchange),
             }
         }
-        Err(Failure::Reset)
+        Err(last)
     }
 
     async fn await_head(&mut self, client: &mut ServerSession) -> Result<(), Failure> {
@@ -155,7 +159,7 @@ impl Exchange {
     }
 
     /// Gives the connection back, reading what little is left of the answer first.
-    pub(super) async fn release(mut self: Box<Self>, connector: &Connector<()>) {
+    pub(super) async fn release(mut self: Box<Self>, gateway: &Gateway) {
         let mut left = LEFTOVER_BYTES_MAX;
         while !self.is_over {
             match timeout(LEFTOVER_TIME, self.read(LEFTOVER_TIME)).await {
@@ -172,7 +176,10 @@ impl Exchange {
                     provider.idle.give_back(stream);
                 }
             }
-            other => connector.release_http_session(other, &*peer, peer.options.idle_timeout).await,
+            other => {
+                let connector = &provider.dialer(&gateway.dialer).connector;
+                connector.release_http_session(other, &*peer, peer.options.idle_timeout).await;
+            }
         }
     }
 
@@ -195,7 +202,7 @@ async fn send_h1(
     let (mut stream, reused) = match provider.idle.take(provider.settings.keepalive) {
         Some(stream) => (stream, true),
         None => {
-            let connected = Box::pin(gateway.transport.new_stream(&**peer)).await;
+            let connected = Box::pin(provider.dialer(&gateway.dialer).transport.new_stream(&**peer)).await;
             (connected.map_err(|error| (refused_connection(provider, &error), false))?, false)
         }
     };
@@ -233,7 +240,7 @@ async fn send_h2(
     client: &ServerSession,
     outgoing: &Outgoing<'_>,
 ) -> Sent {
-    let connected = gateway.connector.get_http_session(&**peer).await;
+    let connected = provider.dialer(&gateway.dialer).connector.get_http_session(&**peer).await;
     let (mut session, reused) = connected.map_err(|error| (refused_connection(provider, &error), false))?;
     let bytes = outgoing.pieces.iter().map(Bytes::len).sum();
     let is_http2 = matches!(session, HttpSession::H2(_));
@@ -267,8 +274,8 @@ fn refused_connection(provider: &Provider, error: &pingora::Error) -> Failure {
 const HEAD_BYTES_USUAL: usize = 1024;
 /// A body up to this size is copied behind its head, because a second send costs more than the copy.
 const SENT_TOGETHER_MAX: usize = 64 * 1024;
-/// A connection from the pool may be stale; a second one too; a third try gets a new one or fails.
-const POOLED_TRIES_MAX: usize = 3;
+/// A connection from the pool may be stale, a second one too, and an address may take none.
+const CONNECTIONS_TRIED_MAX: usize = 4;
 /// The rest of an answer that is worth reading for the sake of its connection.
 const LEFTOVER_BYTES_MAX: usize = 64 * 1024;
 const LEFTOVER_TIME: Duration = Duration::from_millis(50);

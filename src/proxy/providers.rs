@@ -1,9 +1,10 @@
 //! What the configuration says now, ready to be used: providers with their addresses, credentials and health.
 
+use super::dial::{Dialer, Tunnel};
 use super::headers::HeaderSets;
 use super::health::{Rest, pick};
 use super::idle::IdleConnections;
-use crate::config::{self, Config, ErrorShape, Limits};
+use crate::config::{self, Config, ErrorShape, Limits, Network};
 use crate::error::Shape;
 use crate::metrics::{CallSeries, Metrics, ProviderSeries};
 use arc_swap::ArcSwap;
@@ -36,6 +37,8 @@ pub struct Runtime {
     pub log_calls: bool,
     /// Origins that browsers may call from.
     pub cors_origins: Vec<String>,
+    /// Load balancers whose word on the client's address is taken.
+    pub trusted_proxies: Vec<Network>,
     /// For each candidate of the catalogue, who serves which model.
     by_candidate: Vec<(Arc<Provider>, Arc<Model>)>,
     /// For each candidate, the series of each route, once they were used.
@@ -68,6 +71,7 @@ impl Runtime {
             output_tokens_max: config.quotas.reserve_output_tokens_max,
             log_calls: config.log.calls,
             cors_origins: config.gateway.cors_origins.clone(),
+            trusted_proxies: config.gateway.trusted_proxies.clone(),
             series: by_candidate.iter().map(|_| Default::default()).collect(),
             by_candidate,
         })
@@ -132,6 +136,8 @@ pub struct Provider {
     pub(super) header_sets: HeaderSets,
     pub(super) cooling: Rest,
     credentials: Vec<Credential>,
+    /// Its own dialer, if it has authorities of its own.
+    own_dialer: Option<Dialer>,
     pub(super) idle: IdleConnections,
     peers: ArcSwap<Vec<Arc<HttpPeer>>>,
     turn: AtomicUsize,
@@ -168,6 +174,7 @@ impl Provider {
             settings: settings.clone(),
             cooling: Rest::default(),
             credentials,
+            own_dialer: settings.ca_file.as_deref().map(|file| Dialer::new(Some(file))).transpose()?,
             idle: IdleConnections::default(),
             peers: ArcSwap::default(),
             turn: AtomicUsize::new(0),
@@ -209,6 +216,16 @@ impl Provider {
         peers.get(turn.checked_rem(peers.len())?).cloned()
     }
 
+    /// Whether it has another address than the one that was tried.
+    pub(super) fn has_more_addresses(&self) -> bool {
+        self.peers.load().len() > 1
+    }
+
+    /// Who makes connections to it.
+    pub(super) fn dialer<'a>(&'a self, common: &'a Dialer) -> &'a Dialer {
+        self.own_dialer.as_ref().unwrap_or(common)
+    }
+
     /// Closes connections that were idle for too long.
     pub fn close_old_connections(&self) {
         self.idle.close_old(self.settings.keepalive);
@@ -242,6 +259,7 @@ impl Provider {
         options.write_timeout = Some(settings.timeouts.idle);
         options.verify_cert = true;
         options.verify_hostname = true;
+        options.custom_l4 = Tunnel::of(settings).map(|tunnel| Arc::new(tunnel) as _);
         if settings.h2 {
             options.alpn = if settings.base_url.tls { ALPN::H2H1 } else { ALPN::H2 };
             options.max_h2_streams = 100;

@@ -104,7 +104,7 @@ impl Gateway {
             .inspect_err(|failure| rest(&provider, credential, *failure))?;
         if let Err(failure) = attempt::judge(exchange.head()) {
             rest(&provider, credential, failure);
-            exchange.release(&self.connector).await;
+            exchange.release(self).await;
             return Err(failure);
         }
         let opening = self.begin_answer(exchange, client, call, ask_usage).await?;

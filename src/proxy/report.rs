@@ -9,6 +9,7 @@ use filters::key::Key;
 use filters::pipeline::Settled;
 use filters::scope::Route;
 use filters::time::EpochMs;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(super) struct Report {
     pub(super) route: Option<Route>,
     pub(super) key: Option<Arc<Key>>,
     pub(super) model: Option<Arc<Model>>,
+    /// Whose connection it was; known where it is logged.
+    pub(super) client: Option<IpAddr>,
     pub(super) status: u16,
     pub(super) error: Option<Code>,
     /// Time spent waiting for the provider.
@@ -39,6 +42,7 @@ impl Report {
             route: None,
             key: None,
             model: None,
+            client: None,
             status: 0,
             error: None,
             upstream: Duration::ZERO,
@@ -96,6 +100,7 @@ fn log_line(report: &Report, total: Duration) {
     tracing::info!(
         target: "tollgate::call",
         request_id = %report.call,
+        client = report.client.map(tracing::field::display),
         route = report.route.map_or("", Route::name),
         key = report.key.as_ref().map(|key| tracing::field::display(key.id)),
         key_name = report.key.as_ref().map(|key| &*key.name),

@@ -4,6 +4,7 @@ mod bodies;
 mod bytes;
 mod demo;
 mod secure;
+mod upstreams;
 
 use crate::support::{Call, Gateway, Request, Scripted, Setup, Upstream};
 use std::sync::Mutex;

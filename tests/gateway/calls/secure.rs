@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A certificate for this machine, and its key, in files.
-struct Certificate {
+pub(super) struct Certificate {
     directory: TempDir,
 }
 
 impl Certificate {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let certificate = Self { directory: tempfile::tempdir().expect("a temporary directory") };
         certificate.renew();
         certificate
@@ -24,11 +24,11 @@ impl Certificate {
         std::fs::write(self.file(), made.cert.pem()).expect("written");
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.directory.path().join("gateway.pem")
     }
 
-    fn key(&self) -> PathBuf {
+    pub(super) fn key(&self) -> PathBuf {
         self.directory.path().join("gateway.key")
     }
 }
