@@ -40,6 +40,10 @@ type Connection = sqlx::SqliteConnection;
 type Rows = sqlx::sqlite::SqliteRow;
 type Transaction = sqlx::Transaction<'static, Engine>;
 
+/// The engine's page cache, in KiB (a negative number says so), taken as it is needed.
+const WRITER_CACHE_KIB: &str = "-32768";
+/// Pages of the log, 4 KiB each, before they are written back.
+const CHECKPOINT_PAGES: &str = "8192";
 /// How long a writer waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most items of a list in a statement.
@@ -154,6 +158,10 @@ fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
         // and a shipped call only until its segment goes. It costs one fsync a commit, and commits are few: one a
         // shipped batch, not one a call.
         .synchronous(SqliteSynchronous::Full)
+        // Charges of many keys lie on many pages: what is read again and again stays in memory, and the log is written
+        // back in large steps.
+        .pragma("cache_size", WRITER_CACHE_KIB)
+        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
         .thread_name(|number| format!("store-{number}"))

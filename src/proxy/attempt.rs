@@ -177,7 +177,7 @@ impl Exchange {
                 }
             }
             other => {
-                let connector = &provider.dialer(&gateway.dialer).connector;
+                let connector = provider.dialer(&gateway.dialer).connector();
                 connector.release_http_session(other, &*peer, peer.options.idle_timeout).await;
             }
         }
@@ -240,7 +240,7 @@ async fn send_h2(
     client: &ServerSession,
     outgoing: &Outgoing<'_>,
 ) -> Sent {
-    let connected = provider.dialer(&gateway.dialer).connector.get_http_session(&**peer).await;
+    let connected = provider.dialer(&gateway.dialer).connector().get_http_session(&**peer).await;
     let (mut session, reused) = connected.map_err(|error| (refused_connection(provider, &error), false))?;
     let bytes = outgoing.pieces.iter().map(Bytes::len).sum();
     let is_http2 = matches!(session, HttpSession::H2(_));

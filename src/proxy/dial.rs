@@ -8,6 +8,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::{Error, ErrorType, OrErr};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -21,18 +22,14 @@ const PROXY_HEAD_BYTES_MAX: usize = 8 * 1024;
 pub struct Dialer {
     /// To providers that speak HTTP/1.1.
     pub(super) transport: TransportConnector,
-    /// To providers that speak HTTP/2; it keeps them too.
-    pub(super) connector: Connector<()>,
+    /// To providers that speak HTTP/2; made with the first of them, because it holds the authorities a second time.
+    connector: OnceLock<Connector<()>>,
+    ca_file: Option<String>,
 }
 
 impl Dialer {
     /// Believes the authorities of the system, or those of a file in their place.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, String> {
-        let options = || {
-            let mut options = ConnectorOptions::new(IDLE_MAX);
-            options.ca_file = ca_file.map(|file| file.display().to_string());
-            options
-        };
         if let Some(file) = ca_file {
             // Pingora stops the process over a file that it can't use.
             let name = file.display().to_string();
@@ -41,8 +38,24 @@ impl Dialer {
                 return Err(format!("{name} holds no certificate in PEM form"));
             }
         }
-        Ok(Self { transport: TransportConnector::new(Some(options())), connector: Connector::new(Some(options())) })
+        let ca_file = ca_file.map(|file| file.display().to_string());
+        Ok(Self {
+            transport: TransportConnector::new(Some(options(ca_file.clone()))),
+            connector: OnceLock::new(),
+            ca_file,
+        })
     }
+
+    /// Makes and keeps connections to providers that speak HTTP/2.
+    pub(super) fn connector(&self) -> &Connector<()> {
+        self.connector.get_or_init(|| Connector::new(Some(options(self.ca_file.clone()))))
+    }
+}
+
+fn options(ca_file: Option<String>) -> ConnectorOptions {
+    let mut options = ConnectorOptions::new(IDLE_MAX);
+    options.ca_file = ca_file;
+    options
 }
 
 /// A way through an HTTP proxy, made by CONNECT.
