@@ -1,6 +1,6 @@
 //! Moments as people type them: a date, a point in time in UTC, or how long from now.
 
-use filters::time::EpochMs;
+use filters::time::{EpochMs, date_of_day};
 use std::str::FromStr;
 
 const DAY_MS: i64 = 86_400_000;
@@ -65,7 +65,7 @@ fn read_point(text: &str) -> Option<EpochMs> {
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
     let day_number = days_from_date(year, month, day);
-    let is_real = (1..=12).contains(&month) && date_from_days(day_number) == (year, month, day);
+    let is_real = (1..=12).contains(&month) && date_of_day(day_number) == (year, month, day);
     let is_time = hour < 24 && minute < 60 && second < 60;
     let seconds = hour * 3_600 + minute * 60 + second;
     (is_real && is_time).then(|| EpochMs(day_number * DAY_MS + seconds * 1_000))
@@ -88,7 +88,7 @@ fn numbers(text: &str, separator: char, lengths: [usize; 3]) -> Option<[i64; 3]>
 
 /// A day as people write it.
 pub(super) fn date(day_number: i64) -> String {
-    let (year, month, day) = date_from_days(day_number);
+    let (year, month, day) = date_of_day(day_number);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
@@ -99,19 +99,6 @@ fn days_from_date(year: i64, month: i64, day: i64) -> i64 {
     let year_of_era = march_year.rem_euclid(400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn date_from_days(day_number: i64) -> (i64, i64, i64) {
-    let since_era_0 = day_number + 719_468;
-    let era = since_era_0.div_euclid(146_097);
-    let day_of_era = since_era_0.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -127,7 +114,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Moment::At(EpochMs(day_number * DAY_MS))));
         }
         for day_number in -1_000..200_000 {
-            let (year, month, day) = date_from_days(day_number);
+            let (year, month, day) = date_of_day(day_number);
             assert_eq!(days_from_date(year, month, day), day_number);
         }
     }

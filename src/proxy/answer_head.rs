@@ -9,7 +9,7 @@ use filters::dialect::Dialect;
 use filters::id::CallId;
 use filters::money::NanoUsd;
 use filters::quota::{Chain, RateReading};
-use filters::time::EpochMs;
+use filters::time::{EpochMs, date_of_day};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use pingora::http::ResponseHeader;
@@ -263,23 +263,10 @@ fn put_item(text: &mut BytesMut, name: &str, parameter: &str, number: u64) {
 
 /// RFC 3339, to the second.
 pub(super) fn utc(moment: EpochMs) -> String {
-    let (year, month, day) = civil(moment.day());
+    let (year, month, day) = date_of_day(moment.day());
     let seconds = moment.0.div_euclid(1000).rem_euclid(86_400);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a day since 1970 (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
