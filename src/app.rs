@@ -157,8 +157,8 @@ fn start_log(log: &config::Log) {
 /// Everything that is put together at the start.
 struct Parts {
     gateway: Arc<Gateway>,
+    store: Store,
     keys: KeyCache,
-    metrics: Arc<Metrics>,
     vitals: Arc<Vitals>,
     certificates: Option<Arc<Certificates>>,
     shipper: Mutex<Option<Shipper>>,
@@ -190,7 +190,7 @@ impl Parts {
             keys: Arc::new(keys.clone()),
             pepper: store.pepper().clone(),
             journal: Arc::new(journal),
-            metrics: Arc::clone(&metrics),
+            metrics,
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
             options: server_options(config),
@@ -203,8 +203,8 @@ impl Parts {
         let (stopping, _) = watch::channel(false);
         Ok(Self {
             gateway,
+            store,
             keys,
-            metrics,
             vitals,
             certificates,
             shipper: Mutex::new(Some(shipper)),

@@ -4,9 +4,8 @@ use super::{BACKGROUND, Parts, remember_prices};
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::config::reload::{Reloaded, Watcher};
-use crate::metrics::Metrics;
 use crate::proxy::{Gateway, Runtime};
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,10 +15,9 @@ impl Parts {
     /// Has the configuration read anew when a file changes or SIGHUP comes.
     pub(super) fn watch_configuration(&self, config: Config, file: PathBuf) -> std::io::Result<()> {
         let watcher = Watcher::new(&file, Arc::new(ArcSwap::from_pointee(config)));
-        let (gateway, metrics, certificates) =
-            (Arc::clone(&self.gateway), Arc::clone(&self.metrics), self.certificates.clone());
+        let (store, gateway, certificates) = (self.store.clone(), Arc::clone(&self.gateway), self.certificates.clone());
         let (trigger, triggers) = std::sync::mpsc::channel();
-        let apply = move |reloaded| apply_reload(reloaded, &gateway, &metrics, certificates.as_deref());
+        let apply = move |reloaded| apply_reload(reloaded, &store, &gateway, certificates.as_deref());
         std::thread::Builder::new().name("configuration".to_owned()).spawn(move || watcher.run(&triggers, apply))?;
         BACKGROUND.spawn(async move {
             let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
@@ -29,22 +27,15 @@ impl Parts {
     }
 }
 
-fn apply_reload(reloaded: Reloaded, gateway: &Gateway, metrics: &Metrics, certificates: Option<&Certificates>) {
+fn apply_reload(reloaded: Reloaded, store: &Store, gateway: &Gateway, certificates: Option<&Certificates>) {
     let applied = match reloaded {
-        Reloaded::Published(config) => {
-            let store_prices = BACKGROUND.block_on(async {
-                let store = Store::open(&config.data_dir).await?;
-                remember_prices(&store, &config).await?;
-                store.close().await;
-                Ok::<(), StoreError>(())
-            });
-            store_prices
-                .map_err(|error| error.to_string())
-                .and_then(|()| replace_runtime(&config, gateway, certificates))
-        }
+        Reloaded::Published(config) => BACKGROUND
+            .block_on(remember_prices(store, &config))
+            .map_err(|error| error.to_string())
+            .and_then(|()| replace_runtime(&config, gateway, certificates)),
         Reloaded::Refused(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
     };
-    metrics.config_reloaded(applied.is_ok());
+    gateway.metrics.config_reloaded(applied.is_ok());
     match applied {
         Ok(()) => tracing::info!("the new configuration is in force"),
         Err(problem) => tracing::error!(problem, "the old configuration stays in force"),

@@ -4,6 +4,7 @@
 
 use super::Runtime;
 use super::headers::{is_hop_by_hop, is_named_in_connection, put_number};
+use crate::error::ErrorAnswer;
 use bytes::{BufMut, BytesMut};
 use filters::dialect::Dialect;
 use filters::id::CallId;
@@ -128,12 +129,12 @@ impl AnswerHead {
     }
 
     /// When to try again, as HTTP says it and as the official SDKs understand it.
-    pub(super) fn retry(&mut self, after_ms: Option<u64>, should_retry: Option<bool>) {
-        if let Some(after_ms) = after_ms {
-            self.parts.headers.insert(RETRY_AFTER, HeaderValue::from(after_ms.div_ceil(1000)));
+    pub(super) fn retry(&mut self, refused: &ErrorAnswer) {
+        if let (Some(seconds), Some(after_ms)) = (refused.retry_after_seconds(), refused.retry_after_ms) {
+            self.parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
             self.number(RETRY_AFTER_MS, after_ms);
         }
-        if let Some(should_retry) = should_retry {
+        if let Some(should_retry) = refused.should_retry {
             self.fixed(SHOULD_RETRY, if should_retry { "true" } else { "false" });
         }
     }
