@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use criterion::{Criterion, criterion_group, criterion_main};
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
-use filters::ports::{Intent, Journal as _, Outcome, Terminal};
+use filters::ports::{Intent, Journal as _, Outcome, Share, Terminal};
 use filters::price::Tier;
 use filters::scope::Route;
+use filters::time::EpochMs;
 use filters::usage::Usage;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -94,7 +95,7 @@ fn call() -> (Intent, Terminal) {
         reserved: NanoUsd(1_000_000),
         recovery_charge: NanoUsd(1_000),
         input_estimate: 300,
-        quotas: vec![QuotaId(1), QuotaId(2), QuotaId(3)],
+        shares: [1, 2, 3].map(|id| Share { quota: QuotaId(id), period: EpochMs(0) }).to_vec(),
     };
     let terminal = Terminal {
         call: CallId(7),

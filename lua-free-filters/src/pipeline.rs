@@ -7,7 +7,7 @@ use crate::catalogue::{Candidate, Catalogue, Model};
 use crate::denied::Denied;
 use crate::id::CallId;
 use crate::key::{Key, Pepper};
-use crate::ports::{Intent, Journal, Keys, OpenCall, Outcome, Terminal};
+use crate::ports::{Intent, Journal, Keys, OpenCall, Outcome, Share, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
 use crate::resolve::Choice;
@@ -104,7 +104,7 @@ impl Resolved {
             reserved: need.money,
             recovery_charge: settle::recovery_charge(first, need.input_tokens, need.money),
             input_estimate: need.input_tokens,
-            quotas: key.chain.spend.iter().map(|spend| spend.id).collect(),
+            shares: key.chain.spend.iter().map(|spend| Share { quota: spend.id, period: EpochMs(0) }).collect(),
         };
         let open = journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
         let unsettled = Some(Unsettled { open, reservation });
@@ -366,7 +366,8 @@ mod tests {
         assert!(!settled.bound_exceeded && bound > settled.terminal.charge);
         assert_eq!((key.chain.spend[0].spent(), key.chain.spend[0].reserved()), (NanoUsd(105), NanoUsd::ZERO));
         let (intent, ends) = journal.calls().remove(&CallId(9)).expect("written down");
-        assert_eq!((intent.quotas, ends.len()), (vec![QuotaId(7)], 1));
+        let share = Share { quota: QuotaId(7), period: EpochMs(0) };
+        assert_eq!((intent.shares, ends.len()), (vec![share], 1));
     }
 
     #[test]

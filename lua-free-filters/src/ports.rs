@@ -67,8 +67,17 @@ pub struct Intent {
     pub recovery_charge: NanoUsd,
     /// Input tokens as estimated.
     pub input_estimate: u64,
-    /// The quotas of money that the charge goes to, at most [`QUOTAS_MAX`].
-    pub quotas: Vec<QuotaId>,
+    /// Where the charge goes, at most [`QUOTAS_MAX`].
+    pub shares: Vec<Share>,
+}
+
+/// A quota of money that a charge goes to, whole, and the period of it that the call was reserved in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share {
+    /// The quota.
+    pub quota: QuotaId,
+    /// When the period began; 0 where the quota has none.
+    pub period: EpochMs,
 }
 
 /// Longest name of a model or provider that the catalogue accepts, in bytes.

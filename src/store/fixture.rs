@@ -5,7 +5,7 @@ use super::keys::{KeyRecord, Limits, NewKey};
 use super::organisations::OrganisationRecord;
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
-use filters::ports::{Intent, Outcome, Terminal};
+use filters::ports::{Intent, Outcome, Share, Terminal};
 use filters::price::{Price, Tier};
 use filters::scope::{Route, Scopes};
 use filters::time::EpochMs;
@@ -68,7 +68,7 @@ impl Books {
             reserved: charge,
             recovery_charge: charge,
             input_estimate: input,
-            quotas: self.quotas.clone(),
+            shares: self.quotas.iter().map(|quota| Share { quota: *quota, period: EpochMs(0) }).collect(),
         };
         let terminal = Terminal {
             call: intent.call,

@@ -3,8 +3,8 @@
 use super::journal::{Checkpoint, Ledger, LedgerError};
 use super::{Connection, Engine, Rows, Store, StoreError};
 use async_trait::async_trait;
-use filters::id::{PriceId, QuotaId};
-use filters::ports::{Intent, Terminal};
+use filters::id::PriceId;
+use filters::ports::{Intent, Share, Terminal};
 use filters::price::{Price, Tier};
 use filters::usage::{Kind, Usage};
 use sqlx::query_builder::Separated;
@@ -142,7 +142,7 @@ async fn insert_new_calls(
     connection: &mut Connection,
     node: &str,
     calls: &[(Intent, Terminal)],
-    sums: &mut BTreeMap<QuotaId, i64>,
+    sums: &mut BTreeMap<Share, i64>,
 ) -> Result<bool, StoreError> {
     let inserted = insertion(node, calls).build().execute(connection).await?.rows_affected();
     if inserted < calls.len() as u64 {
@@ -164,9 +164,9 @@ fn insertion(node: &str, calls: &[(Intent, Terminal)]) -> QueryBuilder<Engine> {
     query
 }
 
-fn add_charge(sums: &mut BTreeMap<QuotaId, i64>, intent: &Intent, terminal: &Terminal) {
-    for quota in &intent.quotas {
-        let sum = sums.entry(*quota).or_insert(0);
+fn add_charge(sums: &mut BTreeMap<Share, i64>, intent: &Intent, terminal: &Terminal) {
+    for share in &intent.shares {
+        let sum = sums.entry(*share).or_insert(0);
         *sum = sum.saturating_add(terminal.charge.0);
     }
 }
@@ -176,7 +176,7 @@ async fn insert_calls(
     connection: &mut Connection,
     node: &str,
     calls: &[(Intent, Terminal)],
-    sums: &mut BTreeMap<QuotaId, i64>,
+    sums: &mut BTreeMap<Share, i64>,
 ) -> Result<usize, StoreError> {
     let mut query = insertion(node, calls);
     query.push(" RETURNING request_id");
@@ -221,10 +221,10 @@ fn push_call(row: &mut Separated<'_, Engine, &str>, intent: &Intent, terminal: &
         .push_bind(terminal.ended.0);
 }
 
-async fn add_to_spent(connection: &mut Connection, sums: &[(QuotaId, i64)]) -> Result<(), StoreError> {
+async fn add_to_spent(connection: &mut Connection, sums: &[(Share, i64)]) -> Result<(), StoreError> {
     let mut query = QueryBuilder::<Engine>::new("INSERT INTO spent (quota, window_start_ms, amount) ");
-    query.push_values(sums, |mut row, (quota, amount)| {
-        row.push_bind(quota.0).push_bind(0_i64).push_bind(*amount);
+    query.push_values(sums, |mut row, (share, amount)| {
+        row.push_bind(share.quota.0).push_bind(share.period.0).push_bind(*amount);
     });
     // Stops at the largest amount, as `NanoUsd` does: an absurd figure of a provider must not stop the shipper for good.
     query.push(

@@ -10,7 +10,7 @@
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
-use filters::ports::{Intent, NAME_BYTES_MAX, Outcome, QUOTAS_MAX, Terminal};
+use filters::ports::{Intent, NAME_BYTES_MAX, Outcome, QUOTAS_MAX, Share, Terminal};
 use filters::price::Tier;
 use filters::scope::Route;
 use filters::time::EpochMs;
@@ -20,14 +20,16 @@ use std::sync::Arc;
 /// Records begin at multiples of this.
 pub(super) const SLOT_BYTES: usize = 64;
 /// No record is longer.
-pub(super) const RECORD_BYTES_MAX: usize = 512;
+pub(super) const RECORD_BYTES_MAX: usize = 640;
 /// What a terminal takes at most: its fixed fields, the longest provider name, a full varint for each kind of usage.
 pub(super) const TERMINAL_ROOM_BYTES: usize =
     slots_bytes(HEADER_BYTES + 35 + (1 + NAME_BYTES_MAX) + 2 + 10 * UsageKind::ALL.len());
 
 const HEADER_BYTES: usize = 44;
 const MAGIC: [u8; 4] = *b"TgJr";
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format of the release before, which is read too.
+const FORMAT_BEFORE: u8 = 1;
 const CRC_AT: usize = 8;
 
 /// What a record says. The numbers 3 and 4 are kept for `progress` and `amend`.
@@ -51,6 +53,8 @@ pub(super) struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) kind: Kind,
+    /// Of this release or of the one before.
+    pub(super) format: u8,
     pub(super) length: usize,
     /// What the call takes from its intent's first byte on; for a void, how much is void.
     pub(super) room: usize,
@@ -79,8 +83,8 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn intent(intent: &Intent) -> Self {
-        let quotas = &intent.quotas[..intent.quotas.len().min(QUOTAS_MAX)];
-        debug_assert_eq!(quotas.len(), intent.quotas.len(), "a chain has at most QUOTAS_MAX quotas of money");
+        let shares = &intent.shares[..intent.shares.len().min(QUOTAS_MAX)];
+        debug_assert_eq!(shares.len(), intent.shares.len(), "a chain has at most QUOTAS_MAX quotas of money");
         let mut draft = Self::new(Kind::Intent, 0, intent.call);
         draft.put(&intent.key.0.to_le_bytes());
         draft.put(&intent.org.0.to_le_bytes());
@@ -92,8 +96,11 @@ impl Draft {
         draft.put(&intent.input_estimate.to_le_bytes());
         draft.put_name(&intent.model);
         draft.put_name(&intent.provider);
-        draft.put(&[quotas.len() as u8]);
-        quotas.iter().for_each(|quota| draft.put(&quota.0.to_le_bytes()));
+        draft.put(&[shares.len() as u8]);
+        for share in shares {
+            draft.put(&share.quota.0.to_le_bytes());
+            draft.put(&share.period.0.to_le_bytes());
+        }
         draft
     }
 
@@ -193,7 +200,7 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
     let length = length_of(bytes).ok_or(Flaw::Broken)?;
     let record = bytes.get(..length).ok_or(Flaw::Broken)?;
     let placed = u32_at(record, 12) == position.segment as u32 && u32_at(record, 16) as usize == position.offset;
-    if !placed || record[7] != FORMAT || u32_at(record, CRC_AT) != crc_of(record) {
+    if !placed || !matches!(record[7], FORMAT | FORMAT_BEFORE) || u32_at(record, CRC_AT) != crc_of(record) {
         return Err(Flaw::Broken);
     }
     let kind = match record[6] {
@@ -203,7 +210,7 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
         _ => return Err(Flaw::Broken),
     };
     let call = record[28..44].first_chunk().copied().map(u128::from_le_bytes).unwrap_or_default();
-    Ok(Header { kind, length, room: room_of(record), call: CallId(call) })
+    Ok(Header { kind, format: record[7], length, room: room_of(record), call: CallId(call) })
 }
 
 /// The length that a published record gives itself, if it can be true.
@@ -244,9 +251,9 @@ pub(super) fn read_intent(record: &[u8], header: &Header) -> Option<Intent> {
         input_estimate: u64::from_le_bytes(fields.take()?),
         model: fields.name()?,
         provider: fields.name()?,
-        quotas: {
+        shares: {
             let count = fields.byte()?;
-            (0..count).map(|_| fields.take().map(|id| QuotaId(i64::from_le_bytes(id)))).collect::<Option<_>>()?
+            (0..count).map(|_| fields.share(header.format)).collect::<Option<_>>()?
         },
     })
 }
@@ -293,6 +300,13 @@ impl Fields<'_> {
         self.take::<1>().map(|[byte]| byte)
     }
 
+    /// The format before knew no periods.
+    fn share(&mut self, format: u8) -> Option<Share> {
+        let quota = QuotaId(i64::from_le_bytes(self.take()?));
+        let period = if format == FORMAT_BEFORE { 0 } else { i64::from_le_bytes(self.take()?) };
+        Some(Share { quota, period: EpochMs(period) })
+    }
+
     fn name(&mut self) -> Option<Arc<str>> {
         let length = usize::from(self.byte()?);
         let (name, rest) = self.rest.split_at_checked(length)?;
@@ -334,6 +348,10 @@ pub(super) mod tests {
 
     const PLACE: Position = Position { segment: 7, offset: 4096 };
 
+    fn share((quota, period): (i64, i64)) -> Share {
+        Share { quota: QuotaId(quota), period: EpochMs(period) }
+    }
+
     prop_compose! {
         pub(in super::super) fn intents()(
             ids in any::<[u128; 3]>(),
@@ -341,13 +359,13 @@ pub(super) mod tests {
             streamed in any::<bool>(),
             names in (".{0,32}", "[a-z0-9-]{0,128}"),
             numbers in any::<(u64, i64, i64, i64, u64)>(),
-            quotas in proptest::collection::vec(any::<i64>().prop_map(QuotaId), 0..=QUOTAS_MAX),
+            shares in proptest::collection::vec(any::<(i64, i64)>().prop_map(share), 0..=QUOTAS_MAX),
         ) -> Intent {
             Intent {
                 call: CallId(ids[0]), key: KeyId(ids[1]), org: OrgId(ids[2]),
                 route: Route::ALL[route], streamed, model: names.0.into(), provider: names.1.into(),
                 price: PriceId(numbers.0), started: EpochMs(numbers.1), reserved: NanoUsd(numbers.2),
-                recovery_charge: NanoUsd(numbers.3), input_estimate: numbers.4, quotas,
+                recovery_charge: NanoUsd(numbers.3), input_estimate: numbers.4, shares,
             }
         }
     }

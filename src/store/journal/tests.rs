@@ -7,7 +7,7 @@ use super::*;
 use async_trait::async_trait;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
-use filters::ports::{Journal as _, Outcome};
+use filters::ports::{Journal as _, Outcome, Share};
 use filters::price::Tier;
 use filters::scope::Route;
 use filters::usage::Usage;
@@ -97,7 +97,7 @@ fn intent(call: u128) -> Intent {
         reserved: NanoUsd(5_000),
         recovery_charge: NanoUsd(600),
         input_estimate: 70,
-        quotas: vec![QuotaId(8), QuotaId(9)],
+        shares: [8, 9].map(|id| Share { quota: QuotaId(id), period: EpochMs(60_000 * id) }).to_vec(),
     }
 }
 
