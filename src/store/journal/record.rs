@@ -427,7 +427,7 @@ pub(super) mod tests {
         #[test]
         fn any_bytes_are_looked_at_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = check(&bytes, PLACE);
-            let header = Header { kind: Kind::Intent, length: bytes.len(), room: 0, call: CallId(0) };
+            let header = Header { kind: Kind::Intent, format: FORMAT, length: bytes.len(), room: 0, call: CallId(0) };
             let _ = (read_intent(&bytes, &header), read_terminal(&bytes, &header));
         }
     }
