@@ -141,7 +141,9 @@ fn row(code: Code) -> (u16, ErrorType, Retry) {
         Code::RequestTimeout => (408, ErrorType::InvalidRequest, Retry::Unsaid),
         Code::BodyTooLarge => (413, ErrorType::InvalidRequest, Retry::Unsaid),
         Code::UnsupportedEncoding => (415, ErrorType::InvalidRequest, Retry::Unsaid),
-        Code::ModelUnpriced => (422, ErrorType::InvalidRequest, Retry::Unsaid),
+        Code::ModelUnpriced | Code::CostUnbounded | Code::RouteUnmetered => {
+            (422, ErrorType::InvalidRequest, Retry::Unsaid)
+        }
         Code::RateLimitExceeded => (429, ErrorType::RateLimit, Retry::WhenRefilled),
         Code::ConcurrencyExceeded => (429, ErrorType::RateLimit, Retry::After(CONCURRENCY_RETRY_MS)),
         Code::HeadersTooLarge => (431, ErrorType::InvalidRequest, Retry::Unsaid),
@@ -345,6 +347,8 @@ mod tests {
             (Code::StoreUnavailable, 503, "api_error"),
             (Code::Overloaded, 503, "api_error"),
             (Code::ShuttingDown, 503, "api_error"),
+            (Code::CostUnbounded, 422, "invalid_request_error"),
+            (Code::RouteUnmetered, 422, "invalid_request_error"),
         ];
         assert_eq!(table.map(|(code, ..)| code), Code::ALL);
         for (code, expected_status, expected_type) in table {

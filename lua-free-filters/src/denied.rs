@@ -39,11 +39,13 @@ pub enum Code {
     StoreUnavailable,
     Overloaded,
     ShuttingDown,
+    CostUnbounded,
+    RouteUnmetered,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidRequest,
         Self::AmbiguousCredentials,
         Self::DuplicateField,
@@ -75,6 +77,8 @@ impl Code {
         Self::StoreUnavailable,
         Self::Overloaded,
         Self::ShuttingDown,
+        Self::CostUnbounded,
+        Self::RouteUnmetered,
     ];
 
     /// The code as clients read it.
@@ -112,6 +116,8 @@ impl Code {
             Self::StoreUnavailable => "store_unavailable",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
+            Self::CostUnbounded => "cost_unbounded",
+            Self::RouteUnmetered => "route_unmetered",
         }
     }
 
@@ -223,6 +229,12 @@ pub enum Denied {
     Overloaded,
     #[error("The gateway is shutting down. Try again; another node will answer.")]
     ShuttingDown,
+    #[error(
+        "Nothing bounds what this call may cost, and a strict limit holds. Name `max_tokens`, set `max_uses` of tools that the provider runs or remove them, or use a key without strict limits."
+    )]
+    CostUnbounded,
+    #[error("Calls of this route can't be metered, and a limit holds. Use another route, or a key without limits.")]
+    RouteUnmetered,
 }
 
 fn scope_names(scopes: &[Scope]) -> String {
@@ -266,6 +278,8 @@ impl Denied {
             Self::StoreUnavailable => Code::StoreUnavailable,
             Self::Overloaded => Code::Overloaded,
             Self::ShuttingDown => Code::ShuttingDown,
+            Self::CostUnbounded => Code::CostUnbounded,
+            Self::RouteUnmetered => Code::RouteUnmetered,
         }
     }
 
