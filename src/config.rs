@@ -209,6 +209,8 @@ pub struct Journal {
 pub struct Quotas {
     /// Most output tokens that an elastic quota sets aside before a stream has shown its growth.
     pub reserve_output_tokens_max: u64,
+    /// The smallest output limit that a request is clamped to where money is short.
+    pub clamp_output_tokens_min: u64,
 }
 
 /// What is logged.

@@ -170,7 +170,7 @@ impl Gateway {
         let resolved = authenticated.resolve(head, &runtime.catalogue)?;
         report.model = Some(Arc::clone(resolved.model()));
 
-        let admitted = resolved.admit(runtime.output_tokens_max, &*self.journal)?;
+        let admitted = resolved.admit(&runtime.allowances, &*self.journal)?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
     }
 

@@ -10,6 +10,7 @@ use crate::key::{Key, Pepper};
 use crate::ports::{Intent, Journal, Keys, OpenCall, Outcome, Share, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
+use crate::reserve::Allowances;
 use crate::resolve::Choice;
 use crate::scope::Route;
 use crate::settle::{Charged, End};
@@ -86,10 +87,10 @@ impl Resolved {
     }
 
     /// Takes what the call may need from every quota of the key, and writes down that it is about to be sent.
-    pub fn admit(self, output_tokens_max: u64, journal: &dyn Journal) -> Result<Admitted, Denied> {
+    pub fn admit(self, allowances: &Allowances, journal: &dyn Journal) -> Result<Admitted, Denied> {
         let Authenticated { received, key } = self.authenticated;
-        let need = reserve::need(&self.head, &self.model, &self.choices, output_tokens_max);
-        let reservation = key.chain.reserve(need.money, need.tokens, received.at)?;
+        let need = reserve::need(&self.head, &self.model, &self.choices, allowances);
+        let reservation = key.chain.reserve(need.estimate, need.tokens, received.at)?;
         let first = &self.choices[0];
         let intent = Intent {
             call: received.call,
@@ -101,8 +102,8 @@ impl Resolved {
             provider: Arc::clone(&self.model.candidates[first.index].provider),
             price: first.price.id,
             started: received.at,
-            reserved: need.money,
-            recovery_charge: settle::recovery_charge(first, need.input_tokens, need.money),
+            reserved: need.estimate,
+            recovery_charge: settle::recovery_charge(first, need.input_tokens, need.estimate),
             input_estimate: need.input_tokens,
             shares: key.chain.spend.iter().map(|spend| Share { quota: spend.id, period: EpochMs(0) }).collect(),
         };
@@ -245,6 +246,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     const NOW: EpochMs = EpochMs(1_800_000_000_000);
+    const ALLOWANCES: Allowances = Allowances { output_tokens_max: 16, clamp_output_tokens_min: 1 };
     const BODY: &[u8] = br#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}"#;
 
     /// The ports in memory are ready at once.
@@ -314,7 +316,7 @@ mod tests {
     fn admitted(journal: &MemoryJournal) -> Admitted {
         let head = request_head::scan(BODY).expect("valid");
         let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
-        authenticated.resolve(head, &catalogue()).expect("a model").admit(16, journal).expect("enough credit")
+        authenticated.resolve(head, &catalogue()).expect("a model").admit(&ALLOWANCES, journal).expect("enough credit")
     }
 
     fn end(outcome: Outcome) -> End {

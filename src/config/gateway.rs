@@ -117,7 +117,10 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
 }
 
 pub(super) fn read_quotas(section: &Section<'_>) -> Quotas {
-    Quotas { reserve_output_tokens_max: section.number("reserve_output_tokens_max", 1..=1_000_000_000, 16_384) }
+    Quotas {
+        reserve_output_tokens_max: section.number("reserve_output_tokens_max", 1..=1_000_000_000, 16_384),
+        clamp_output_tokens_min: section.number("clamp_output_tokens_min", 1..=1_000_000_000, 256),
+    }
 }
 
 pub(super) fn read_log(section: &Section<'_>) -> Log {

@@ -13,6 +13,7 @@ use filters::denied::Denied;
 use filters::meter::Meter;
 use filters::pipeline::{Admitted, Progress};
 use filters::ports::Outcome;
+use filters::request_head::Rewrite;
 use filters::settle::End;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
@@ -97,7 +98,13 @@ impl Gateway {
         let now = clock::now();
         let credential = provider.credential(call.intent().call.0 as u64, now).ok_or(Failure::Credential)?;
         let ask_usage = call.head().streamed && candidate.dialect.must_ask_for_usage();
-        let pieces = call.head().rewrite(body, &candidate.model, ask_usage);
+        let rewrite = Rewrite {
+            model: &candidate.model,
+            ask_usage,
+            output_limit: None,
+            output_limit_field: &call.model().output_limit_field,
+        };
+        let pieces = call.head().rewrite(body, &rewrite);
         let outgoing = Outgoing { route: call.intent().route, pieces: &pieces, credential: &credential.value };
         let exchange = Exchange::open(self, &provider, client, &outgoing)
             .await
