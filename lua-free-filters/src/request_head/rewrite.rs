@@ -143,6 +143,7 @@ impl<'a> de::Deserialize<'a> for Members<'a> {
 mod tests {
     use super::*;
     use crate::request_head::scan;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn rewritten_as(body: &str, rewrite: &Rewrite<'_>) -> serde_json::Value {
@@ -184,5 +185,140 @@ mod tests {
         let pieces = scan(&body).expect("valid").rewrite(&body, &rewrite);
         assert_eq!(pieces.len(), 3);
         assert_eq!(pieces[0].as_ptr(), body.as_ptr());
+    }
+
+    fn limited(body: &str, limit: u64, field: &str) -> serde_json::Value {
+        let rewrite = Rewrite { model: "a", ask_usage: false, output_limit: Some(limit), output_limit_field: field };
+        rewritten_as(body, &rewrite)
+    }
+
+    #[test]
+    fn a_clamp_lowers_every_limit_and_adds_one_where_none_is_read() {
+        for (body, field, expected) in [
+            (r#"{"model":"a"}"#, "max_completion_tokens", json!({"model": "a", "max_completion_tokens": 9})),
+            (r#"{"model":"a","max_tokens":10}"#, "max_completion_tokens", json!({"model": "a", "max_tokens": 9})),
+            (r#"{"model":"a","max_tokens":8}"#, "max_tokens", json!({"model": "a", "max_tokens": 8})),
+            (r#"{"max\u005ftokens": null ,"model":"a"}"#, "max_tokens", json!({"model": "a", "max_tokens": 9})),
+            (
+                r#"{"max_tokens":null,"model":"a"}"#,
+                "max_completion_tokens",
+                json!({"model": "a", "max_tokens": null, "max_completion_tokens": 9}),
+            ),
+            (
+                r#"{"max_tokens":null,"max_completion_tokens":20,"model":"a"}"#,
+                "max_tokens",
+                json!({"model": "a", "max_tokens": null, "max_completion_tokens": 9}),
+            ),
+            (
+                r#"{"max_completion_tokens":1,"model":"a","max_tokens":18446744073709551615,"max_output_tokens":10}"#,
+                "max_tokens",
+                json!({"model": "a", "max_tokens": 9, "max_completion_tokens": 1, "max_output_tokens": 9}),
+            ),
+            // Chat has no such limit, so whoever answers may not read it.
+            (
+                r#"{"model":"a","max_output_tokens":10}"#,
+                "max_tokens",
+                json!({"model": "a", "max_tokens": 9, "max_output_tokens": 9}),
+            ),
+            (
+                r#"{"model":"a","messages":[{"max_tokens":10}],"max_tokens":10}"#,
+                "max_tokens",
+                json!({"model": "a", "messages": [{"max_tokens": 10}], "max_tokens": 9}),
+            ),
+        ] {
+            assert_eq!(limited(body, 9, field), expected, "{body}");
+        }
+    }
+
+    /// A member of a body as text: its name, written in one of the ways that JSON has for it, and its value.
+    type Member = (&'static str, String, String);
+
+    fn member(name: &'static str, value: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Option<Member>> {
+        let escaped = prop::option::of(0..name.len()).prop_map(move |at| match at {
+            Some(at) => format!("{}\\u{:04X}{}", &name[..at], name.as_bytes()[at], &name[at + 1..]),
+            None => name.to_owned(),
+        });
+        let member = (escaped, value).prop_map(move |(escaped, value)| (name, escaped, value));
+        prop::option::weighted(0.7, member).boxed()
+    }
+
+    fn text(values: &'static [&'static str]) -> impl Strategy<Value = String> {
+        prop::sample::select(values).prop_map(str::to_owned)
+    }
+
+    fn limit() -> impl Strategy<Value = String> {
+        prop_oneof![Just("null".to_owned()), any::<u64>().prop_map(|limit| limit.to_string()), text(&["0", "7", "256"])]
+    }
+
+    /// A body's members in any order, and what may stand between its tokens.
+    fn body() -> impl Strategy<Value = (Vec<Member>, String)> {
+        let options = &["null", "{}", r#"{"include_usage":false,"x":[1]}"#, r#"{"include_usage":true}"#];
+        let members = vec![
+            member("max_tokens", limit()),
+            member("max_completion_tokens", limit()),
+            member("max_output_tokens", limit()),
+            member("stream_options", text(options)),
+            member("messages", any::<String>().prop_map(|text| json!([{"model": text}, 1e300, null]).to_string())),
+            member("n", text(&["1", "2", "null"])),
+        ];
+        let model = any::<String>().prop_map(|model| ("model", "model".to_owned(), json!(model).to_string()));
+        let members = (members, model)
+            .prop_map(|(members, model)| members.into_iter().flatten().chain([model]).collect::<Vec<_>>());
+        (members.prop_shuffle(), "[ \\n\\t\\r]{0,3}")
+    }
+
+    proptest! {
+        #[test]
+        fn a_rewritten_body_differs_in_the_edits_only(
+            (members, space) in body(),
+            model in any::<String>(),
+            ask_usage in any::<bool>(),
+            output_limit in prop::option::of(1..1_000_u64),
+            field in prop::sample::select(&LIMITS[..2]),
+        ) {
+            let members_text: Vec<String> =
+                members.iter().map(|(_, name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}")).collect();
+            let body = format!("{space}{{{}}}{space}", members_text.join(","));
+            let head = scan(body.as_bytes()).expect("valid");
+            let bytes = Bytes::from(body.clone());
+            let rewrite = Rewrite { model: &model, ask_usage, output_limit, output_limit_field: field };
+            let whole = head.rewrite(&bytes, &rewrite).concat();
+
+            let mut expected: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            expected["model"] = json!(model);
+            if ask_usage {
+                let options = &mut expected["stream_options"];
+                *options = if options.is_object() { options.take() } else { json!({}) };
+                options["include_usage"] = json!(true);
+            }
+            if let Some(limit) = output_limit {
+                for name in LIMITS {
+                    if expected[name].as_u64().is_some_and(|present| present > limit) {
+                        expected[name] = json!(limit);
+                    }
+                }
+                if LIMITS[..2].iter().all(|name| expected[*name].is_null()) {
+                    expected[field] = json!(limit);
+                }
+                // Looking at a name that is not there put a null in its place.
+                for name in LIMITS {
+                    if !members.iter().any(|(present, ..)| *present == name) && expected[name].is_null() {
+                        expected.as_object_mut().expect("an object").remove(name);
+                    }
+                }
+                let again = scan(&whole).expect("no field stands twice");
+                prop_assert!(again.output_limit_bound.is_some_and(|bound| bound <= limit));
+            }
+            let read: serde_json::Value = serde_json::from_slice(&whole).expect("still JSON");
+            prop_assert_eq!(read, expected);
+
+            // Every member that no edit names is there byte for byte.
+            let whole = String::from_utf8(whole).expect("still text");
+            for ((name, ..), text) in members.iter().zip(&members_text) {
+                if matches!(*name, "messages" | "n") {
+                    prop_assert!(whole.contains(text.as_str()));
+                }
+            }
+        }
     }
 }

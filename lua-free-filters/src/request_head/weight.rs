@@ -113,6 +113,11 @@ impl Weight {
             "input_audio" | "audio" | "audio_url" => (true, false),
             "document" | "document_url" | "file" | "input_file" => (false, true),
             "video" | "video_url" | "input_video" | "container_upload" => (true, true),
+            // Whatever these bytes are.
+            "base64" => {
+                self.has_foreign_input = true;
+                return;
+            }
             // The request is summed up first, in an answer of its own (Anthropic's context management).
             _ => {
                 self.has_unlimited_tool |= kind.starts_with("compact_");
