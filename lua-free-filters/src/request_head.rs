@@ -4,6 +4,7 @@
 //! provider would believe.
 
 mod rewrite;
+mod tool;
 mod weight;
 
 pub use rewrite::Rewrite;

@@ -137,8 +137,9 @@ impl<'a> Bound<'a> {
     }
 }
 
-/// Tokens that a provider may add to a request with tools: instructions in words of its own (Anthropic's tool use system
-/// prompt has up to 804 tokens).
+/// Tokens that a provider may put before a request in words of its own. Recorded calls have up to 89 beyond the other
+/// constants (xAI), with tools up to 439 (Anthropic's tool use system prompt with citations).
+const TOKENS_OF_INSTRUCTIONS: u64 = 256;
 const TOKENS_OF_TOOL_INSTRUCTIONS: u64 = 1_024;
 
 /// The most input tokens that can be billed. Text makes at most a token a byte; what is not text is as large as the
@@ -148,7 +149,7 @@ fn input_bound(head: &RequestHead, model: &Model) -> Option<u64> {
     if weight.has_unlimited_tool {
         return None;
     }
-    let instructions = if weight.tools > 0 { TOKENS_OF_TOOL_INSTRUCTIONS } else { 0 };
+    let instructions = if weight.tools > 0 { TOKENS_OF_TOOL_INSTRUCTIONS } else { TOKENS_OF_INSTRUCTIONS };
     let text = weight.input_bound().saturating_add(instructions);
     if !weight.has_foreign_input {
         return Some(text);
@@ -309,7 +310,7 @@ mod tests {
             json!({"url": "https://example.com", "text": text}),
         ] {
             let input = input_of(with_content(content.clone())).expect("text is bounded");
-            assert!((1_000..1_200).contains(&input), "{content}: {input}");
+            assert!((1_000..1_500).contains(&input), "{content}: {input}");
         }
     }
 
@@ -340,7 +341,7 @@ mod tests {
             body["model"] = json!("m");
             assert_eq!(input_of(body), Some(CONTEXT), "{member}");
         }
-        assert!(input_of(json!({"model": "m", "previous_response_id": null})) < Some(100));
+        assert!(input_of(json!({"model": "m", "previous_response_id": null})) < Some(400));
         let long = "x".repeat(2 * CONTEXT as usize);
         assert!(input_of(with_content(json!([{"type": "image"}, {"type": "text", "text": long}]))) > Some(2 * CONTEXT));
         let unknown_context = Model { context_tokens: 0, ..model(1) };
@@ -513,8 +514,7 @@ mod tests {
             standard in rates(),
             other in rates(),
             above_tokens in 1..400_u64,
-            kinds in prop::array::uniform2(0..2_usize),
-            share in prop::array::uniform2(0..=100_u64),
+            (kinds, share) in (prop::array::uniform2(0..2_usize), prop::array::uniform2(0..=100_u64)),
         ) {
             let choice = priced(|price| {
                 price.standard = standard;

@@ -8,6 +8,7 @@ use filters::reserve::{self, Allowances};
 use filters::resolve::Choice;
 use filters::usage::{Kind, Usage};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,12 @@ fn corpus() -> Option<PathBuf> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
     corpus.join("index.jsonl").is_file().then_some(corpus)
 }
+
+/// Models whose provider bills past what a request can tell: such a call is charged, and counted as past its bound.
+const EXCEPTIONS: [(&str, &str); 2] = [
+    ("compound-beta", "searches the web in any call, unasked"),
+    ("minimax/minimax-m2:free", "bills the token that ends an answer beside its limit"),
+];
 
 /// Every kind has a price of its own, so that a kind that the bound forgets is seen.
 fn price() -> Price {
@@ -89,7 +96,7 @@ fn no_recorded_call_cost_more_than_its_bound() {
     let Some(corpus) = corpus() else { return };
     let index = std::fs::read_to_string(corpus.join("index.jsonl")).expect("the index is readable");
     let allowances = Allowances { output_tokens_max: 16_384, clamp_output_tokens_min: 256 };
-    let (mut bounded, mut exceeded) = (0, Vec::new());
+    let (mut bounded, mut exceeded, mut excepted) = (0, Vec::new(), BTreeSet::new());
     for line in index.lines() {
         let record: Value = serde_json::from_str(line).expect("a record is JSON");
         let dialect = match record["api"].as_str() {
@@ -108,8 +115,13 @@ fn no_recorded_call_cost_more_than_its_bound() {
         let Some(bound) = need.bound else { continue };
         bounded += 1;
         let cost = price().cost(&usage, Tier::Standard);
-        if cost > bound {
-            let (input, output) = (usage.input_total(), usage.output_total());
+        let (input, output) = (usage.input_total(), usage.output_total());
+        // Each by itself, because output that was not used would hide too much input.
+        if cost > bound || Some(input) > need.input_bound || output > need.output_max {
+            if EXCEPTIONS.iter().any(|(model, _)| record["model"] == *model) {
+                excepted.insert(record["model"].to_string());
+                continue;
+            }
             exceeded.push(format!(
                 "{}: {} {} cost ${cost}, at most ${bound}; input {input} of {:?}, output {output} of {}",
                 record["id"], record["provider"], record["model"], need.input_bound, need.output_max
@@ -117,5 +129,6 @@ fn no_recorded_call_cost_more_than_its_bound() {
         }
     }
     assert!(bounded > 1_000, "only {bounded} calls were bounded");
-    assert_eq!(exceeded, Vec::<String>::new());
+    assert_eq!(excepted.len(), EXCEPTIONS.len(), "an exception that nothing needs any more");
+    assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }

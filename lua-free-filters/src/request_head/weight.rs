@@ -1,6 +1,7 @@
 //! How heavy a request is: what decides the number of its input tokens and at which prices it may be billed, added up
 //! while its text is parsed.
 
+use super::tool::Tool;
 use crate::price::CacheWrite;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
@@ -157,35 +158,6 @@ impl Weight {
     fn note_modality(&mut self, modality: &str) {
         self.wants_audio |= modality == "audio";
         self.wants_images |= modality == "image";
-    }
-}
-
-/// Who runs a tool, and who describes it to the model. The most costly kind is the greatest.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Tool {
-    /// The client does both.
-    #[default]
-    Described,
-    /// The client runs it; the provider describes it, in text of its own.
-    Known,
-    /// The provider runs it and feeds the model what it finds; a search has a price in the catalogue.
-    Server,
-    /// The provider runs it at a price that the catalogue does not have.
-    Unpriced,
-}
-
-impl Tool {
-    /// The tool of a `type`, as in "Server tools" and "Client tools" of Anthropic's and `tools` of OpenAI's reference.
-    fn of_type(kind: &str) -> Self {
-        const KNOWN: [&str; 4] = ["bash_", "text_editor_", "computer_", "memory_"];
-        const SERVER: [&str; 2] = ["web_search_2", "web_fetch_2"];
-        let begins_as = |names: &[&str]| names.iter().any(|name| kind.starts_with(name));
-        match kind {
-            "function" | "custom" => Self::Described,
-            _ if begins_as(&SERVER) => Self::Server,
-            _ if begins_as(&KNOWN) => Self::Known,
-            _ => Self::Unpriced,
-        }
     }
 }
 
