@@ -6,7 +6,7 @@
 //! - [`scope`] routes and scopes · [`request_head`] what is read of a request · `authenticate` · [`resolve`] · [`reserve`] · [`settle`]
 //! - [`meter`] counts an answer: [`sse`] cuts events, [`answer_scan`] reads whole bodies, [`dialect`] knows each protocol,
 //!   [`tally`] keeps the figures
-//! - the nouns: [`key`] [`money`] [`usage`] [`price`] [`catalogue`] [`quota`] [`time`] [`id`] [`denied`]
+//! - the nouns: [`key`] [`money`] [`usage`] [`price`] [`catalogue`] [`quota`] [`window`] [`time`] [`id`] [`denied`]
 //! - [`ports`] what the decisions ask of the world; [`memory`] the same in memory, for tests
 
 pub mod answer_scan;
@@ -32,3 +32,4 @@ pub mod sse;
 pub mod tally;
 pub mod time;
 pub mod usage;
+pub mod window;

@@ -101,11 +101,12 @@ const UNKNOWN_TO: [(&str, &[&str]); 6] = [
 ];
 
 /// All that the crate of decisions depends on.
-const FILTERS_DEPEND_ON: [&str; 11] = [
+const FILTERS_DEPEND_ON: [&str; 12] = [
     "async-trait",
     "bytes",
     "hmac",
     "http",
+    "jiff",
     "memchr",
     "serde",
     "serde_json",
