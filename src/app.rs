@@ -285,6 +285,7 @@ fn journal_settings(config: &Config) -> journal::Settings {
         segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
         bytes_max: config.journal.bytes_max,
         keep_hours: config.journal.keep_hours,
+        sync: config.journal.sync,
         sync_ms: config.journal.sync_ms,
         ship_ms: config.journal.ship_ms,
     }

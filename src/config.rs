@@ -198,10 +198,21 @@ pub struct Journal {
     pub bytes_max: u64,
     /// How long shipped segments are kept.
     pub keep_hours: u64,
-    /// Longest time until a record is safe from a power cut.
+    /// Whether a call's end waits for the disk.
+    pub sync: SyncMode,
+    /// Longest time until a record is safe from a power cut, where its call does not wait for that.
     pub sync_ms: u64,
     /// Longest time until a record is in the books.
     pub ship_ms: u64,
+}
+
+/// When the journal is brought to the disk. From a crash of the process its records are safe at once in either mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Every `sync_ms`: a power cut can take what came since.
+    Interval,
+    /// Before the end of each call leaves: a power cut takes nothing that a client saw complete.
+    Each,
 }
 
 /// How much is set aside for a call.

@@ -198,6 +198,13 @@ impl Gateway {
         answer::refusal(session, &answer, runtime, report).await
     }
 
+    /// Waits until what was written down so far is on disk, where the configuration asks for that.
+    async fn until_durable(&self) {
+        if let Some(durable) = self.journal.durable() {
+            durable.await;
+        }
+    }
+
     fn next_call(&self) -> CallId {
         let number = self.activity.calls.fetch_add(1, Ordering::Relaxed);
         let mut low = [0u8; 10];

@@ -168,14 +168,13 @@ fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
 }
 
 fn migrator() -> Migrator {
-    let spine = Migration::new(
-        1,
-        Cow::Borrowed("spine"),
-        MigrationType::Simple,
-        include_str!("store/migrations/0001_spine.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![spine])
+    let migration = |version, name, sql: &'static str| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "spine", include_str!("store/migrations/0001_spine.sql")),
+        migration(5, "attempts", include_str!("store/migrations/0005_attempts.sql")),
+    ])
 }
 
 fn make_private_directory(path: &Path) -> Result<(), StoreError> {

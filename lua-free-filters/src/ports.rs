@@ -9,6 +9,8 @@ use crate::scope::Route;
 use crate::time::EpochMs;
 use crate::usage::Usage;
 use async_trait::async_trait;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Finds keys by the lookup id of their token.
@@ -27,7 +29,18 @@ pub struct StoreUnavailable;
 pub trait Journal: Send + Sync {
     /// Writes down that a call is about to be sent, and takes the room that its end will need.
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull>;
+
+    /// Writes down usage that came after its call's end. One [`Amendment::sequence`] of a call counts once.
+    fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull>;
+
+    /// Where every call's end is to be on disk before the client sees it: resolves when a sync has ended that began
+    /// after this was called. A sync that failed resolves it too; it is the journal's to say so. `None` where nobody
+    /// waits for the disk: then a power cut may take the last moments, a killed process nothing.
+    fn durable(&self) -> Option<Durable<'_>>;
 }
+
+/// See [`Journal::durable`].
+pub type Durable<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// No room for another call: the disk is full or the journal has reached its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +49,68 @@ pub struct JournalFull;
 
 /// A call that was written down as begun and waits for its end.
 pub trait OpenCall: Send + Sync {
+    /// Writes what the call is to be charged if the process dies now. The last one that can be read counts. Where there
+    /// is no room it is left out and counted: the one before stands.
+    fn progress(&mut self, progress: &Progress);
+
+    /// Writes that a candidate was tried and did not answer. Where there is no room it is left out and counted.
+    fn attempt(&mut self, attempt: &FailedAttempt);
+
     /// Writes how the call ended. Never fails for want of room: `begin` took it.
     fn end(self: Box<Self>, terminal: &Terminal);
+}
+
+/// How far an open call has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The call.
+    pub call: CallId,
+    /// Grows with each one of the call; the highest counts.
+    pub sequence: u32,
+    /// Money set aside in each spend quota by now; never below the intent's.
+    pub reserved: NanoUsd,
+    /// What was used so far, as far as it is known.
+    pub usage: Usage,
+    /// What the call is charged if it is recovered from here; above `reserved`, it is charged `reserved`.
+    pub charge: NanoUsd,
+}
+
+/// A candidate that was tried and did not answer the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// The call.
+    pub call: CallId,
+    /// 1 for the first candidate tried. One number of a call is written once.
+    pub number: u8,
+    /// Who was tried; at most [`NAME_BYTES_MAX`] bytes.
+    pub provider: Arc<str>,
+    /// The HTTP status that it answered with, 0 if it gave none.
+    pub status: u16,
+    /// Why it was left, in the words of the public error table.
+    pub error: Option<Code>,
+    /// When it was left.
+    pub at: EpochMs,
+}
+
+/// Usage that arrived after its call's end: what is to be added to what the terminal said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amendment {
+    /// The call.
+    pub call: CallId,
+    /// Grows with each one of the call. The same one twice is added once.
+    pub sequence: u32,
+    /// Whose key the call came with.
+    pub key: KeyId,
+    /// Who pays.
+    pub org: OrgId,
+    /// What was used beyond the terminal and the amendments before.
+    pub usage: Usage,
+    /// What it costs beyond them; below zero where less is owed than was charged.
+    pub charge: NanoUsd,
+    /// Where the call's charge went, at most [`QUOTAS_MAX`].
+    pub shares: Vec<Share>,
+    /// When it arrived.
+    pub at: EpochMs,
 }
 
 /// A call as it was admitted. Together with its [`Terminal`] it is a row of the ledger.
@@ -63,7 +136,8 @@ pub struct Intent {
     pub started: EpochMs,
     /// Money set aside in each spend quota.
     pub reserved: NanoUsd,
-    /// What a recovered call is charged: the estimated input at that price, never above `reserved`.
+    /// What a call that is recovered without a [`Progress`] is charged: the estimated input at that price, never above
+    /// `reserved`.
     pub recovery_charge: NanoUsd,
     /// Input tokens as estimated.
     pub input_estimate: u64,

@@ -3,7 +3,7 @@
 use super::address::{BaseUrl, Network};
 use super::place::{Document, Section, Value};
 use super::sources::Sources;
-use super::{ErrorShape, Gateway, Journal, Keys, Limits, Listener, Log, LogFormat, Quotas, Tls};
+use super::{ErrorShape, Gateway, Journal, Keys, Limits, Listener, Log, LogFormat, Quotas, SyncMode, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -106,6 +106,7 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
         segment_bytes: section.number("segment_bytes", MIB..=4 * GIB, 64 * MIB),
         bytes_max: section.number("bytes_max", 2 * MIB..=1024 * GIB, 8 * GIB),
         keep_hours: section.number("keep_hours", 0..=8_784, 24),
+        sync: section.choice("sync", SyncMode::Interval, &[("interval", SyncMode::Interval), ("each", SyncMode::Each)]),
         sync_ms: section.number("sync_ms", 1..=60_000, 50),
         ship_ms: section.number("ship_ms", 1..=60_000, 200),
     };

@@ -134,6 +134,7 @@ impl<'a> Passage<'a> {
         let status = exchange.head().status.as_u16();
         let mut head = self.head(&exchange, BodyLength::Bytes(body.len()));
         let (gateway, client, report, charge) = self.settle(meter, outcome_of(meter, status), status);
+        gateway.until_durable().await;
         head.cost(charge);
         report.mark_first_byte();
         let written = async {
@@ -208,6 +209,7 @@ impl<'a> Passage<'a> {
     /// Settles, then lets the end leave.
     async fn finish(self, exchange: Box<Exchange>, meter: &Meter, out: Bytes, status: u16) -> Connection {
         let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
+        gateway.until_durable().await;
         let connection = connection_after(client.write_response_body(out, true).await);
         exchange.release(gateway).await;
         connection
@@ -232,7 +234,8 @@ impl<'a> Passage<'a> {
         let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
         self.report.error = Some(denied.code());
         let runtime = self.runtime;
-        let (_, client, report, _) = self.settle(meter, Outcome::UpstreamFailed, refused.status);
+        let (gateway, client, report, _) = self.settle(meter, Outcome::UpstreamFailed, refused.status);
+        gateway.until_durable().await;
         exchange.abort().await;
         refusal(client, &refused, runtime, report).await
     }

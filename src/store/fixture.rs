@@ -1,8 +1,9 @@
 //! A store with an organisation, a key and calls to ship, for the tests beside the code.
 
-use super::Store;
+use super::journal::{Checkpoint, Shipment};
 use super::keys::{KeyRecord, Limits, NewKey};
 use super::organisations::OrganisationRecord;
+use super::{Store, StoreError};
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
@@ -86,6 +87,18 @@ impl Books {
             first_byte_ms: 10,
         };
         (intent, terminal)
+    }
+}
+
+impl Store {
+    /// Ships calls alone.
+    pub(super) async fn ship(
+        &self,
+        node: &str,
+        calls: &[(Intent, Terminal)],
+        checkpoint: Checkpoint,
+    ) -> Result<usize, StoreError> {
+        self.take(node, &Shipment { calls: calls.to_vec(), checkpoint, ..Shipment::default() }).await
     }
 }
 

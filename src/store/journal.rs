@@ -22,10 +22,11 @@ pub use directory::node_name;
 pub use facts::{JournalFacts, facts};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;
-pub use shipper::{Checkpoint, Ledger, LedgerError, Shipper};
+pub use shipper::{Checkpoint, Ledger, LedgerError, Shipment, Shipper};
 
+use crate::config::SyncMode;
 use directory::{Directory, directory_of};
-use filters::ports::{Intent, JournalFull, OpenCall, Terminal};
+use filters::ports::{Amendment, Durable, FailedAttempt, Intent, JournalFull, OpenCall, Progress, Terminal};
 use filters::time::EpochMs;
 use keeper::Keeper;
 use record::{Draft, TERMINAL_ROOM_BYTES};
@@ -52,7 +53,9 @@ pub struct Settings {
     pub bytes_max: u64,
     /// Shipped segments are kept so long, that a restored database can be shipped again.
     pub keep_hours: u64,
-    /// Milliseconds between syncs to disk: what a power cut can take.
+    /// Whether calls wait for the disk before their clients see the end.
+    pub sync: SyncMode,
+    /// Milliseconds between syncs to disk: what a power cut can take where nobody waits.
     pub sync_ms: u64,
     /// Milliseconds between shipments to the ledger.
     pub ship_ms: u64,
@@ -62,7 +65,15 @@ impl Settings {
     /// The defaults, in a data directory.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), segment_bytes: 64 << 20, bytes_max: 4 << 30, keep_hours: 24, sync_ms: 50, ship_ms: 200 }
+        Self {
+            dir: dir.into(),
+            segment_bytes: 64 << 20,
+            bytes_max: 4 << 30,
+            keep_hours: 24,
+            sync: SyncMode::Interval,
+            sync_ms: 50,
+            ship_ms: 200,
+        }
     }
 
     fn validate(&self) -> Result<(), OpenError> {
@@ -143,6 +154,8 @@ pub struct JournalCounts {
     pub recovered: AtomicU64,
     /// Records that can't be read though they were on disk.
     pub corrupt: AtomicU64,
+    /// Notes of open calls that were left out for want of room: how far they had come, or who did not answer.
+    pub left_out: AtomicU64,
     ship_soon: Notify,
 }
 
@@ -173,7 +186,6 @@ impl Journal {
         settings.validate()?;
         let directory = Directory::hold(&directory_of(&settings.dir))?;
         let (keeper, recovered) = Keeper::open(settings, &directory, now)?;
-        let keeper = Arc::new(keeper);
         let syncing = Arc::clone(&keeper);
         let sync_thread = std::thread::Builder::new()
             .name("journal-sync".to_owned())
@@ -216,6 +228,14 @@ impl filters::ports::Journal for Journal {
         room.publish(&mut draft);
         Ok(Box::new(BegunCall { room }))
     }
+
+    fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull> {
+        self.keeper.note(&mut Draft::amendment(amendment))
+    }
+
+    fn durable(&self) -> Option<Durable<'_>> {
+        self.keeper.durable()
+    }
 }
 
 impl Drop for Journal {
@@ -233,7 +253,25 @@ struct BegunCall {
     room: Room,
 }
 
+impl BegunCall {
+    /// Writes beside the call's own room, if there is some.
+    fn note(&self, mut draft: Draft) {
+        let written = self.room.keeper().is_some_and(|keeper| keeper.note(&mut draft).is_ok());
+        if !written {
+            self.room.counts().left_out.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 impl OpenCall for BegunCall {
+    fn progress(&mut self, progress: &Progress) {
+        self.note(Draft::progress(progress));
+    }
+
+    fn attempt(&mut self, attempt: &FailedAttempt) {
+        self.note(Draft::attempt(attempt));
+    }
+
     fn end(mut self: Box<Self>, terminal: &Terminal) {
         self.room.publish(&mut Draft::terminal(terminal));
         self.room.counts().count_end();

@@ -1,6 +1,8 @@
 //! The books: calls become rows exactly once, and what they moved is moved by those rows alone.
 
-use super::journal::{Checkpoint, Ledger, LedgerError};
+mod attempts;
+
+use super::journal::{Checkpoint, Ledger, LedgerError, Shipment};
 use super::{Connection, Engine, Rows, Store, StoreError};
 use async_trait::async_trait;
 use filters::id::PriceId;
@@ -35,32 +37,21 @@ pub(super) const KIND_COLUMNS: [(Kind, &str); 9] = [
 ];
 
 impl Store {
-    /// Writes ended calls down, moves what they spent, and remembers how far the journal has been shipped: all of it or
-    /// nothing. A call that is on the books already changes nothing, so shipping again is safe. Says how many were new.
-    pub async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, StoreError> {
+    /// Writes a shipment down, moves what it spent, and remembers how far the journal has been shipped: all of it or
+    /// nothing. What is on the books already changes nothing, so shipping again is safe. Says how many calls were new.
+    pub async fn take(&self, node: &str, shipment: &Shipment) -> Result<usize, StoreError> {
         // Rows that come back one by one cost more than the insert itself, so they are asked for only where a call was
         // shipped before: after a crash between the commit and its answer.
-        match self.ship_as(Hope::AllNew, node, calls, checkpoint).await? {
+        match self.take_as(Hope::AllNew, node, shipment).await? {
             Some(inserted) => Ok(inserted),
-            None => Ok(self.ship_as(Hope::SomeNew, node, calls, checkpoint).await?.unwrap_or(0)),
+            None => Ok(self.take_as(Hope::SomeNew, node, shipment).await?.unwrap_or(0)),
         }
     }
 
-    async fn ship_as(
-        &self,
-        hope: Hope,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<Option<usize>, StoreError> {
+    async fn take_as(&self, hope: Hope, node: &str, shipment: &Shipment) -> Result<Option<usize>, StoreError> {
         let mut transaction = self.write().await?;
         let mut sums = BTreeMap::new();
-        let (mut rest, mut inserted) = (calls, 0);
+        let (mut rest, mut inserted) = (&*shipment.calls, 0);
         while !rest.is_empty() {
             let rows = ROWS_PER_INSERT.into_iter().find(|rows| *rows <= rest.len()).unwrap_or(1);
             let (chunk, after) = rest.split_at(rows);
@@ -71,11 +62,13 @@ impl Store {
             };
             rest = after;
         }
+        attempts::insert(&mut transaction, &shipment.attempts).await?;
+        attempts::insert_amendments(&mut transaction, &shipment.amendments, &mut sums).await?;
         let sums: Vec<_> = sums.into_iter().collect();
         for chunk in sums.chunks(SUMS_PER_INSERT) {
             add_to_spent(&mut transaction, chunk).await?;
         }
-        write_checkpoint(&mut transaction, node, checkpoint).await?;
+        write_checkpoint(&mut transaction, node, shipment.checkpoint).await?;
         transaction.commit().await?;
         Ok(Some(inserted))
     }
@@ -122,13 +115,8 @@ enum Hope {
 
 #[async_trait]
 impl Ledger for Store {
-    async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, LedgerError> {
-        Self::ship(self, node, calls, checkpoint).await.map_err(|error| LedgerError(Box::new(error)))
+    async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
+        self.take(node, shipment).await.map_err(|error| LedgerError(Box::new(error)))
     }
 
     async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, LedgerError> {
@@ -229,7 +217,8 @@ async fn add_to_spent(connection: &mut Connection, sums: &[(Share, i64)]) -> Res
     // Stops at the largest amount, as `NanoUsd` does: an absurd figure of a provider must not stop the shipper for good.
     query.push(
         " ON CONFLICT (quota, window_start_ms) DO UPDATE SET amount = \
-         CASE WHEN spent.amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807 \
+         CASE WHEN excluded.amount < 0 THEN spent.amount + excluded.amount \
+         WHEN spent.amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807 \
          ELSE spent.amount + excluded.amount END",
     );
     query.build().execute(connection).await?;

@@ -1,4 +1,5 @@
-//! One record of the journal: a header with a CRC-32 over everything, then the fields, little-endian.
+//! One record of the journal: a header with a CRC-32 over everything, then the fields, little-endian. `notes` are the
+//! records that stand alone.
 //!
 //! ```text
 //!  0 magic u32 │ 4 length u16 │ 6 kind u8 │ 7 format u8 │ 8 crc u32 │ 12 segment u32 │ 16 offset u32
@@ -6,6 +7,10 @@
 //! ```
 //! The first eight bytes are one word, written last. Segment and offset are in it so that a record that lies anywhere
 //! but where it was written is not believed.
+
+mod notes;
+
+pub(super) use notes::{read_amendment, read_attempt};
 
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
@@ -32,14 +37,20 @@ const FORMAT: u8 = 2;
 const FORMAT_BEFORE: u8 = 1;
 const CRC_AT: usize = 8;
 
-/// What a record says. The numbers 3 and 4 are kept for `progress` and `amend`.
+/// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
     Intent = 1,
     Terminal = 2,
+    /// How far an open call has come; the last one is what it is recovered by.
+    Progress = 3,
+    /// Usage that came after its call's terminal.
+    Amend = 4,
     /// Nothing was written here before a crash; recovery says so, that a later look finds no gap.
     Void = 5,
+    /// A candidate that did not answer.
+    Attempt = 6,
 }
 
 /// Where a record lies in the journal.
@@ -56,8 +67,10 @@ pub(super) struct Header {
     /// Of this release or of the one before.
     pub(super) format: u8,
     pub(super) length: usize,
-    /// What the call takes from its intent's first byte on; for a void, how much is void.
+    /// What the call takes from its intent's first byte on; for a void, how much is void; for a note, its own slots.
     pub(super) room: usize,
+    /// Which of its kind within the call it is.
+    pub(super) sequence: u32,
     pub(super) call: CallId,
 }
 
@@ -96,11 +109,7 @@ impl Draft {
         draft.put(&intent.input_estimate.to_le_bytes());
         draft.put_name(&intent.model);
         draft.put_name(&intent.provider);
-        draft.put(&[shares.len() as u8]);
-        for share in shares {
-            draft.put(&share.quota.0.to_le_bytes());
-            draft.put(&share.period.0.to_le_bytes());
-        }
+        draft.put_shares(shares);
         draft
     }
 
@@ -167,6 +176,14 @@ impl Draft {
         self.put(kept.as_bytes());
     }
 
+    fn put_shares(&mut self, shares: &[Share]) {
+        self.put(&[shares.len() as u8]);
+        for share in shares {
+            self.put(&share.quota.0.to_le_bytes());
+            self.put(&share.period.0.to_le_bytes());
+        }
+    }
+
     /// Most kinds are zero in most calls: a bit for each kind that is not, then those counts, seven bits a byte.
     fn put_usage(&mut self, usage: &Usage) {
         let used = usage.counts.iter().enumerate().filter(|(_, count)| **count != 0);
@@ -206,11 +223,15 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
     let kind = match record[6] {
         1 => Kind::Intent,
         2 => Kind::Terminal,
+        3 => Kind::Progress,
+        4 => Kind::Amend,
         5 => Kind::Void,
+        6 => Kind::Attempt,
         _ => return Err(Flaw::Broken),
     };
     let call = record[28..44].first_chunk().copied().map(u128::from_le_bytes).unwrap_or_default();
-    Ok(Header { kind, format: record[7], length, room: room_of(record), call: CallId(call) })
+    let (room, sequence) = (room_of(record), u32_at(record, 20));
+    Ok(Header { kind, format: record[7], length, room, sequence, call: CallId(call) })
 }
 
 /// The length that a published record gives itself, if it can be true.
@@ -251,10 +272,7 @@ pub(super) fn read_intent(record: &[u8], header: &Header) -> Option<Intent> {
         input_estimate: u64::from_le_bytes(fields.take()?),
         model: fields.name()?,
         provider: fields.name()?,
-        shares: {
-            let count = fields.byte()?;
-            (0..count).map(|_| fields.share(header.format)).collect::<Option<_>>()?
-        },
+        shares: fields.shares(header.format)?,
     })
 }
 
@@ -300,6 +318,11 @@ impl Fields<'_> {
         self.take::<1>().map(|[byte]| byte)
     }
 
+    fn shares(&mut self, format: u8) -> Option<Vec<Share>> {
+        let count = self.byte()?;
+        (0..count).map(|_| self.share(format)).collect()
+    }
+
     /// The format before knew no periods.
     fn share(&mut self, format: u8) -> Option<Share> {
         let quota = QuotaId(i64::from_le_bytes(self.take()?));
@@ -342,24 +365,38 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PLACE: Position = Position { segment: 7, offset: 4096 };
+    pub(super) const PLACE: Position = Position { segment: 7, offset: 4096 };
 
     fn share((quota, period): (i64, i64)) -> Share {
         Share { quota: QuotaId(quota), period: EpochMs(period) }
     }
 
+    pub(super) fn shares() -> impl Strategy<Value = Vec<Share>> {
+        proptest::collection::vec(any::<(i64, i64)>().prop_map(share), 0..=QUOTAS_MAX)
+    }
+
     prop_compose! {
-        pub(in super::super) fn intents()(
+        pub(super) fn usages()(
+            mut counts in any::<[u64; UsageKind::ALL.len()]>(),
+            used in any::<[bool; UsageKind::ALL.len()]>(),
+        ) -> Usage {
+            counts.iter_mut().zip(used).for_each(|(count, used)| *count *= u64::from(used));
+            Usage { counts }
+        }
+    }
+
+    prop_compose! {
+        fn intents()(
             ids in any::<[u128; 3]>(),
             route in 0..Route::ALL.len(),
             streamed in any::<bool>(),
             names in (".{0,32}", "[a-z0-9-]{0,128}"),
             numbers in any::<(u64, i64, i64, i64, u64)>(),
-            shares in proptest::collection::vec(any::<(i64, i64)>().prop_map(share), 0..=QUOTAS_MAX),
+            shares in shares(),
         ) -> Intent {
             Intent {
                 call: CallId(ids[0]), key: KeyId(ids[1]), org: OrgId(ids[2]),
@@ -379,11 +416,8 @@ pub(super) mod tests {
             provider in "[a-z0-9-]{0,128}",
             flags in any::<(bool, u16, u8, u32)>(),
             numbers in any::<(u64, i64, i64)>(),
-            counts in any::<[u64; UsageKind::ALL.len()]>(),
-            used in any::<[bool; UsageKind::ALL.len()]>(),
+            usage in usages(),
         ) -> Terminal {
-            let mut usage = Usage { counts };
-            usage.counts.iter_mut().zip(used).for_each(|(count, used)| *count *= u64::from(used));
             Terminal {
                 call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 7"), estimated: flags.0,
                 status: flags.1, error: Code::ALL.get(error).copied(), provider: provider.into(),
@@ -427,7 +461,7 @@ pub(super) mod tests {
         #[test]
         fn any_bytes_are_looked_at_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = check(&bytes, PLACE);
-            let header = Header { kind: Kind::Intent, format: FORMAT, length: bytes.len(), room: 0, call: CallId(0) };
+            let header = Header { kind: Kind::Intent, format: FORMAT, length: bytes.len(), room: 0, sequence: 0, call: CallId(0) };
             let _ = (read_intent(&bytes, &header), read_terminal(&bytes, &header));
         }
     }

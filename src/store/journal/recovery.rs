@@ -102,7 +102,7 @@ fn examine(bytes: &[u8], segment: u64, counts: &mut Recovered, now: EpochMs) -> 
                 repair.last = Some((offset, intent));
                 repair.close(&bytes[offset..], end, counts, now);
             }
-            Item::Void => {}
+            Item::Note { .. } | Item::Void => {}
             Item::Torn(range) => {
                 counts.torn += 1;
                 repair.gaps.push(range);

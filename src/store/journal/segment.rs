@@ -12,6 +12,7 @@
 
 use super::JournalCounts;
 use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, Header, mark_word};
+use super::keeper::Keeper;
 use super::record::{self, Flaw, Kind, Position, SLOT_BYTES};
 use super::recovery::History;
 use filters::time::EpochMs;
@@ -21,9 +22,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Not yet known where the last call of a segment ends.
 const OPEN: usize = usize::MAX;
@@ -32,10 +33,18 @@ const FORGET_BYTES: usize = 1 << 20;
 /// So much is mapped ahead of the calls: two syncs' worth at 20 000 calls a second.
 const AHEAD_BYTES: usize = 1 << 20;
 
+/// What a call finds of the journal through its own segment.
+#[derive(Default)]
+pub(super) struct Home {
+    pub(super) counts: Arc<JournalCounts>,
+    /// Set when the journal is open.
+    pub(super) keeper: OnceLock<Weak<Keeper>>,
+}
+
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    counts: Arc<JournalCounts>,
+    home: Arc<Home>,
     file: File,
     map: MmapRaw,
     /// Whether this process writes it. What an earlier one left has holes, which nobody will fill.
@@ -65,6 +74,8 @@ pub(super) struct Segment {
 pub(super) enum Look {
     /// A call's intent, checked.
     Call(record::Header),
+    /// An attempt or an amendment, checked.
+    Note(record::Header),
     /// Nothing that can be read; go on that many bytes later.
     Skip(usize),
     /// Nobody has written here yet.
@@ -75,14 +86,14 @@ pub(super) enum Look {
 
 impl Segment {
     /// Makes the file with all its room, so that writing to it can't run out of disk later.
-    pub(super) fn create(dir: &Path, header: Header, bytes: usize, counts: Arc<JournalCounts>) -> io::Result<Self> {
+    pub(super) fn create(dir: &Path, header: Header, bytes: usize, home: Arc<Home>) -> io::Result<Self> {
         let path = path_of(dir, header.number);
         let unfinished = path.with_extension("new");
         let made = prepare_file(&unfinished, header, bytes).and_then(|file| {
             std::fs::rename(&unfinished, &path)?;
             File::open(dir)?.sync_all()?;
             let map = MmapRaw::map_raw(&file)?;
-            Ok(Self { counts, ..Self::blank(path, header.number, file, map) })
+            Ok(Self { home, ..Self::blank(path, header.number, file, map) })
         });
         if made.is_err() {
             // What was made of it would hold the very room that is short.
@@ -112,7 +123,7 @@ impl Segment {
         Self {
             number,
             path,
-            counts: Arc::default(),
+            home: Arc::default(),
             file,
             map,
             live: true,
@@ -189,7 +200,8 @@ impl Segment {
         match record::check(bytes, Position { segment: self.number, offset }) {
             Ok(header) => match header.kind {
                 Kind::Intent => Look::Call(header),
-                Kind::Void => Look::Skip(header.room.max(SLOT_BYTES)),
+                Kind::Attempt | Kind::Amend => Look::Note(header),
+                Kind::Void | Kind::Progress => Look::Skip(header.room.max(SLOT_BYTES)),
                 Kind::Terminal => Look::Skip(record::slots_bytes(header.length)),
             },
             Err(Flaw::Empty | Flaw::Broken) => Look::Skip(SLOT_BYTES),
@@ -269,7 +281,8 @@ impl Segment {
     fn walk(&self, from: usize, is_passed: impl Fn(usize) -> bool) -> usize {
         let mut at = from;
         while let Some((intent_bytes, room)) = self.published(at).and_then(record::extent) {
-            if !is_passed(at + intent_bytes) {
+            // What has no room beyond itself stands alone: no terminal follows it.
+            if intent_bytes < room && !is_passed(at + intent_bytes) {
                 break;
             }
             at += room;
@@ -287,7 +300,7 @@ impl Segment {
     }
 }
 
-/// What one call has taken of a segment, written from its start on. It keeps the segment alive.
+/// What a call, or a note of one, has taken of a segment, written from its start on. It keeps the segment alive.
 pub(super) struct Room {
     segment: Arc<Segment>,
     next: usize,
@@ -296,7 +309,12 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn counts(&self) -> &JournalCounts {
-        &self.segment.counts
+        &self.segment.home.counts
+    }
+
+    /// Who gives room for what the call writes beside its two ends; nobody once the journal is closed.
+    pub(super) fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.segment.home.keeper.get()?.upgrade()
     }
 
     /// Writes the next record of the call: its body, then, so that readers see all or nothing, its first word.

@@ -23,6 +23,8 @@ const NOW: EpochMs = EpochMs(1_700_000_000_000);
 #[derive(Default)]
 struct MemoryLedger {
     calls: Mutex<HashMap<u128, (Intent, Terminal)>>,
+    attempts: Mutex<Vec<FailedAttempt>>,
+    amendments: Mutex<Vec<Amendment>>,
     checkpoint: Mutex<Option<Checkpoint>>,
     handed: AtomicU64,
     is_down: AtomicBool,
@@ -42,24 +44,21 @@ impl MemoryLedger {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, LedgerError> {
+    async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
         assert!(node.starts_with("node_") && node.len() == 37);
         if self.is_down.load(Relaxed) {
             return Err(LedgerError("scripted".into()));
         }
         let mut known = self.calls.lock().unwrap();
-        let new = calls.iter().filter(|(intent, terminal)| {
+        let new = shipment.calls.iter().filter(|(intent, terminal)| {
             assert_eq!(intent.call, terminal.call);
             known.insert(intent.call.0, (intent.clone(), terminal.clone())).is_none()
         });
         let new = new.count();
-        *self.checkpoint.lock().unwrap() = Some(checkpoint);
-        self.handed.fetch_add(calls.len() as u64, Relaxed);
+        *self.checkpoint.lock().unwrap() = Some(shipment.checkpoint);
+        self.attempts.lock().unwrap().extend_from_slice(&shipment.attempts);
+        self.amendments.lock().unwrap().extend_from_slice(&shipment.amendments);
+        self.handed.fetch_add(shipment.calls.len() as u64, Relaxed);
         Ok(new)
     }
 
@@ -578,4 +577,98 @@ fn the_format_is_the_one_that_was_released() {
         [draft.at(place), Draft::terminal(&terminal(1)).at(place), Draft::void(64).at(place)].map(crc32fast::hash);
     // When this fails, the format's number must grow, and the old one must still be read.
     assert_eq!(written, [2_574_024_259, 3_268_630_682, 2_655_049_537]);
+}
+
+fn attempt(call: u128, number: u8) -> FailedAttempt {
+    let error = Some(filters::denied::Code::UpstreamTimeout);
+    FailedAttempt { call: CallId(call), number, provider: "azure".into(), status: 0, error, at: NOW.plus(1) }
+}
+
+fn progress(call: u128, sequence: u32, charge: i64) -> Progress {
+    let usage = Usage::of(70, u64::from(sequence));
+    Progress { call: CallId(call), sequence, reserved: NanoUsd(8_000), usage, charge: NanoUsd(charge) }
+}
+
+fn amendment(call: u128, sequence: u32) -> Amendment {
+    let Intent { key, org, shares, .. } = intent(call);
+    let (usage, charge) = (Usage::of(0, 12), NanoUsd(120));
+    Amendment { call: CallId(call), sequence, key, org, usage, charge, shares, at: NOW.plus(90) }
+}
+
+#[tokio::test]
+async fn notes_are_shipped_once_beside_open_and_ended_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small(dir.path());
+    let (journal, _) = open(&settings);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut shipper = journal.shipper(ledger.clone()).await.unwrap();
+    let mut running = journal.begin(&intent(1)).unwrap();
+    running.attempt(&attempt(1, 1));
+    running.progress(&progress(1, 1, 700));
+    whole_call(&journal, 2);
+    journal.amend(&amendment(2, 1)).unwrap();
+    ledger.is_down.store(true, Relaxed);
+    assert!(shipper.ship_all().await.is_err());
+    ledger.is_down.store(false, Relaxed);
+    assert_eq!(shipper.ship_all().await.unwrap(), 1, "calls are counted");
+    let shipped = || (ledger.attempts.lock().unwrap().clone(), ledger.amendments.lock().unwrap().clone());
+    assert_eq!(shipped(), (vec![attempt(1, 1)], vec![amendment(2, 1)]));
+    // Of those that fill segments beside an open call, each is found once too.
+    (2..200).for_each(|number| running.attempt(&attempt(1, number)));
+    running.end(&terminal(1));
+    assert_eq!(shipper.ship_all().await.unwrap(), 1);
+    let all: Vec<_> = (1..200).map(|number| attempt(1, number)).collect();
+    assert_eq!(shipped(), (all, vec![amendment(2, 1)]));
+    drop(journal);
+    let facts = facts(dir.path(), *ledger.checkpoint.lock().unwrap()).unwrap();
+    assert_eq!(facts, JournalFacts::default());
+    drop(shipper);
+    reopen_and_ship(&settings, &ledger).await;
+    assert_eq!(shipped().0.len(), 199, "the checkpoint has passed them");
+}
+
+#[tokio::test]
+async fn a_full_journal_leaves_notes_out_and_still_ends_its_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { bytes_max: 2 * 8192, ..small(dir.path()) };
+    let (journal, _) = open(&settings);
+    let mut running = journal.begin(&intent(1_000)).unwrap();
+    let mut calls = 0;
+    while journal.begin(&intent(calls)).map(|begun| begun.end(&terminal(calls))).is_ok() {
+        calls += 1;
+    }
+    // What a call does not fit into may have room for a note or two.
+    (0..20).for_each(|sequence| running.progress(&progress(1_000, sequence, 700)));
+    assert!(journal.counts().left_out.load(Relaxed) >= 16);
+    assert_eq!(journal.amend(&amendment(1, 1)), Err(JournalFull));
+    running.end(&terminal(1_000));
+    let ledger = Arc::new(MemoryLedger::default());
+    assert_eq!(journal.shipper(ledger.clone()).await.unwrap().ship_all().await.unwrap() as u128, calls + 1);
+    assert_eq!(ledger.call(1_000).1, terminal(1_000));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_disk_is_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // Without somebody who waits the next sync would come in a minute.
+    let settings = Settings { sync: SyncMode::Each, sync_ms: 60_000, ..roomy(dir.path()) };
+    let (journal, _) = open(&settings);
+    for call in 0..3 {
+        whole_call(&journal, call);
+        let durable = journal.durable().expect("each call may wait");
+        tokio::time::timeout(Duration::from_secs(10), durable).await.expect("synced at once");
+        let marks = header::Marks::decode(&std::fs::read(only_segment(&settings)).unwrap());
+        let places = places(&only_segment(&settings));
+        assert!(marks.closed as u64 > places[usize::try_from(call).unwrap()].1, "its end is on disk");
+    }
+    // Those that wait together are served together.
+    whole_call(&journal, 3);
+    let together = (0..50).map(|_| journal.durable().unwrap());
+    let together = futures_util::future::join_all(together);
+    tokio::time::timeout(Duration::from_secs(10), together).await.expect("synced at once");
+    assert!(open_interval().durable().is_none());
+}
+
+fn open_interval() -> Journal {
+    open(&roomy(&tempfile::tempdir().unwrap().keep())).0
 }
