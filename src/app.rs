@@ -171,7 +171,11 @@ impl Parts {
     async fn open(config: &Config) -> Result<Self, Box<dyn std::error::Error>> {
         let store = Store::open(&config.data_dir).await?;
         remember_prices(&store, config).await?;
-        let (journal, recovered) = Journal::open(journal_settings(config), clock::now())?;
+        let shipped = match journal::node_name(&config.data_dir) {
+            Some(node) => store.checkpoint(&node).await?,
+            None => None,
+        };
+        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
         let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
         let shipped = shipper.ship_all().await?;
         if shipped > 0 {

@@ -67,7 +67,7 @@ pub struct Progress {
     pub call: CallId,
     /// Grows with each one of the call; the highest counts.
     pub sequence: u32,
-    /// Money set aside in each spend quota by now; never below the intent's.
+    /// Money set aside in each spend quota by now. Never below the intent's.
     pub reserved: NanoUsd,
     /// What was used so far, as far as it is known.
     pub usage: Usage,
@@ -234,6 +234,8 @@ pub struct Terminal {
     pub usage: Usage,
     /// What it costs the organisation.
     pub charge: NanoUsd,
+    /// Money set aside in each spend quota by then: the intent's, or more where it was extended.
+    pub reserved: NanoUsd,
     /// Providers tried, the one that answered among them.
     pub attempts: u8,
     /// When the call ended.

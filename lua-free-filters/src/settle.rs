@@ -60,6 +60,7 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End) -> Terminal {
         tier,
         usage,
         charge: choice.price.price.cost(&usage, tier),
+        reserved: intent.reserved,
         attempts: end.attempts,
         ended: end.ended,
         first_byte_ms: end.first_byte_ms,

@@ -82,6 +82,7 @@ impl Books {
             tier: Tier::Standard,
             usage,
             charge,
+            reserved: charge,
             attempts: 1,
             ended: NOW.plus(20),
             first_byte_ms: 10,

@@ -181,11 +181,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Takes the directory, goes over what an earlier process left there, and is ready for calls.
-    pub fn open(settings: Settings, now: EpochMs) -> Result<(Self, Recovered), OpenError> {
+    /// Takes the directory, goes over what an earlier process left there, and is ready for calls. Segments that are
+    /// finished and lie below `shipped`, the ledger's checkpoint for this node, are taken at their word.
+    pub fn open(settings: Settings, shipped: Option<Checkpoint>, now: EpochMs) -> Result<(Self, Recovered), OpenError> {
         settings.validate()?;
         let directory = Directory::hold(&directory_of(&settings.dir))?;
-        let (keeper, recovered) = Keeper::open(settings, &directory, now)?;
+        let (keeper, recovered) = Keeper::open(settings, &directory, shipped, now)?;
         let syncing = Arc::clone(&keeper);
         let sync_thread = std::thread::Builder::new()
             .name("journal-sync".to_owned())

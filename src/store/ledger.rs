@@ -200,7 +200,7 @@ fn push_call(row: &mut Separated<'_, Engine, &str>, intent: &Intent, terminal: &
         row.push_bind(signed(terminal.usage.get(kind)));
     }
     row.push_bind(terminal.charge.0)
-        .push_bind(intent.reserved.0)
+        .push_bind(terminal.reserved.0)
         .push_bind(signed(terminal.price.0))
         .push_bind(tier_name(terminal.tier))
         .push_bind(i64::from(terminal.attempts))

@@ -3,9 +3,9 @@
 use super::directory::Directory;
 use super::header::{DATA_START, Header};
 use super::record::Draft;
-use super::recovery::{self, History, Recovered};
+use super::recovery::{self, History, Recovered, Recovery};
 use super::segment::{Home, Room, Segment};
-use super::{JournalCounts, OpenError, Settings};
+use super::{Checkpoint, JournalCounts, OpenError, Settings};
 use crate::clock;
 use crate::config::SyncMode;
 use arc_swap::ArcSwap;
@@ -60,10 +60,11 @@ impl Keeper {
     pub(super) fn open(
         settings: Settings,
         directory: &Directory,
+        shipped: Option<Checkpoint>,
         now: EpochMs,
     ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let io_error = |source| OpenError::Io { path: directory.path.clone(), source };
-        let (histories, mut next_number, recovered) = recover_all(directory, now)?;
+        let (histories, mut next_number, recovered) = recover_all(directory, shipped, now)?;
         let home = Arc::new(Home::default());
         home.counts.recovered.store(recovered.recovered, Relaxed);
         home.counts.corrupt.store(recovered.corrupt, Relaxed);
@@ -248,6 +249,7 @@ impl Keeper {
                 // What the disk did not take once it must not be trusted with again.
                 segment.close(now);
             }
+            segment.mark_finished();
             segment.forget();
         }
         self.move_mark(&segments);
@@ -298,29 +300,34 @@ impl Keeper {
 }
 
 /// Recovers each segment, removes empty ones, and says which number comes next.
-fn recover_all(directory: &Directory, now: EpochMs) -> Result<(Vec<History>, u64, Recovered), OpenError> {
+fn recover_all(
+    directory: &Directory,
+    shipped: Option<Checkpoint>,
+    now: EpochMs,
+) -> Result<(Vec<History>, u64, Recovered), OpenError> {
     let dir = &directory.path;
-    let mut counts = Recovered::default();
-    let mut histories = Vec::new();
-    let mut bytes = Vec::new();
     let found = recovery::segments_in(dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
     let next_number = found.last().map_or(1, |(number, _)| number + 1);
+    let mut recovery = Recovery::new(shipped, now);
     for (_, path) in found {
         let io_error = |source| OpenError::Io { path: path.clone(), source };
-        let (history, node) = match recovery::recover(&path, &mut bytes, &mut counts, now).map_err(io_error)? {
-            Ok(recovered) => recovered,
+        match recovery.look_at(&path).map_err(io_error)? {
+            Ok(node) if node == directory.node => {}
+            Ok(_) => return Err(OpenError::Foreign { path }),
             Err(flaw) => return Err(OpenError::Header { path, flaw }),
-        };
-        if node != directory.node {
-            return Err(OpenError::Foreign { path });
         }
+    }
+    let (looked_at, recovered) = recovery.finish()?;
+    let mut histories = Vec::new();
+    for history in looked_at {
         if history.end > DATA_START {
             histories.push(history);
         } else {
-            std::fs::remove_file(&path).map_err(io_error)?;
+            let removed = std::fs::remove_file(&history.path);
+            removed.map_err(|source| OpenError::Io { path: history.path, source })?;
         }
     }
-    Ok((histories, next_number, counts))
+    Ok((histories, next_number, recovered))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

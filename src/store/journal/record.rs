@@ -10,7 +10,7 @@
 
 mod notes;
 
-pub(super) use notes::{read_amendment, read_attempt};
+pub(super) use notes::{read_amendment, read_attempt, read_progress};
 
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
@@ -28,7 +28,11 @@ pub(super) const SLOT_BYTES: usize = 64;
 pub(super) const RECORD_BYTES_MAX: usize = 640;
 /// What a terminal takes at most: its fixed fields, the longest provider name, a full varint for each kind of usage.
 pub(super) const TERMINAL_ROOM_BYTES: usize =
-    slots_bytes(HEADER_BYTES + 35 + (1 + NAME_BYTES_MAX) + 2 + 10 * UsageKind::ALL.len());
+    slots_bytes(HEADER_BYTES + 43 + (1 + NAME_BYTES_MAX) + 2 + COUNT_BYTES_MAX * UsageKind::ALL.len());
+
+/// A count in its longest form: 63 bits, as many as the books hold.
+const COUNT_BYTES_MAX: usize = 9;
+const COUNT_MAX: u64 = i64::MAX as u64;
 
 const HEADER_BYTES: usize = 44;
 const MAGIC: [u8; 4] = *b"TgJr";
@@ -120,6 +124,7 @@ impl Draft {
         draft.put(&[terminal.error.map_or(0, |code| code as u8), terminal.tier as u8, terminal.attempts]);
         draft.put(&terminal.price.0.to_le_bytes());
         draft.put(&terminal.charge.0.to_le_bytes());
+        draft.put(&terminal.reserved.0.to_le_bytes());
         draft.put(&terminal.ended.0.to_le_bytes());
         draft.put(&terminal.first_byte_ms.to_le_bytes());
         draft.put_name(&terminal.provider);
@@ -190,7 +195,7 @@ impl Draft {
         let mask = used.fold(0u16, |mask, (kind, _)| mask | 1 << kind);
         self.put(&mask.to_le_bytes());
         for count in usage.counts.into_iter().filter(|count| *count != 0) {
-            let mut rest = count;
+            let mut rest = count.min(COUNT_MAX);
             while rest >= 0x80 {
                 self.put(&[rest as u8 | 0x80]);
                 rest >>= 7;
@@ -292,6 +297,8 @@ pub(super) fn read_terminal(record: &[u8], header: &Header) -> Option<Terminal> 
         attempts: fields.byte()?,
         price: PriceId(u64::from_le_bytes(fields.take()?)),
         charge: NanoUsd(i64::from_le_bytes(fields.take()?)),
+        // The format before did not say: then it is the intent's.
+        reserved: NanoUsd(if header.format == FORMAT_BEFORE { 0 } else { i64::from_le_bytes(fields.take()?) }),
         ended: EpochMs(i64::from_le_bytes(fields.take()?)),
         first_byte_ms: u32::from_le_bytes(fields.take()?),
         provider: fields.name()?,
@@ -384,7 +391,7 @@ mod tests {
             mut counts in any::<[u64; UsageKind::ALL.len()]>(),
             used in any::<[bool; UsageKind::ALL.len()]>(),
         ) -> Usage {
-            counts.iter_mut().zip(used).for_each(|(count, used)| *count *= u64::from(used));
+            counts.iter_mut().zip(used).for_each(|(count, used)| *count = *count / 2 * u64::from(used));
             Usage { counts }
         }
     }
@@ -415,14 +422,14 @@ mod tests {
             error in 0..=Code::ALL.len(),
             provider in "[a-z0-9-]{0,128}",
             flags in any::<(bool, u16, u8, u32)>(),
-            numbers in any::<(u64, i64, i64)>(),
+            numbers in any::<(u64, i64, i64, i64)>(),
             usage in usages(),
         ) -> Terminal {
             Terminal {
                 call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 7"), estimated: flags.0,
                 status: flags.1, error: Code::ALL.get(error).copied(), provider: provider.into(),
                 price: PriceId(numbers.0), tier: tier_of(tier).expect("0 to 2"), usage, charge: NanoUsd(numbers.1),
-                attempts: flags.2, ended: EpochMs(numbers.2), first_byte_ms: flags.3,
+                attempts: flags.2, reserved: NanoUsd(numbers.3), ended: EpochMs(numbers.2), first_byte_ms: flags.3,
             }
         }
     }
@@ -479,12 +486,13 @@ mod tests {
             tier: Tier::Standard,
             usage: Usage { counts: [u64::MAX; UsageKind::ALL.len()] },
             charge: NanoUsd(i64::MAX),
+            reserved: NanoUsd(i64::MAX),
             attempts: 255,
             ended: EpochMs(i64::MAX),
             first_byte_ms: u32::MAX,
         };
-        assert_eq!(Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES);
-        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 35 + 1 + NAME_BYTES_MAX + 2 + 110);
+        assert_eq!((Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES), (320, 320));
+        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 43 + 1 + NAME_BYTES_MAX + 2 + 99);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 #![allow(unsafe_code)]
 
 use super::JournalCounts;
-use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, Header, mark_word};
+use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, END_AT, Finished, Header, LAST_AT, mark_word};
 use super::keeper::Keeper;
 use super::record::{self, Flaw, Kind, Position, SLOT_BYTES};
 use super::recovery::History;
@@ -233,12 +233,26 @@ impl Segment {
         }
         self.begun.store(begun, Release);
         self.closed.store(closed, Release);
-        for (at, mark) in [(BEGUN_AT, begun), (CLOSED_AT, closed)] {
-            if let Some(word) = self.word(at) {
-                word.store(mark_word(mark).to_le(), Relaxed);
-            }
-        }
+        self.mark(BEGUN_AT, mark_word(begun));
+        self.mark(CLOSED_AT, mark_word(closed));
         Ok(())
+    }
+
+    /// Says in the header that the segment is finished, once it is, so that a later start need not read all of it.
+    pub(super) fn mark_finished(&self) {
+        let finished = Finished { end: self.end.load(Acquire), last: self.last() };
+        let is_marked = self.word(LAST_AT).is_some_and(|word| word.load(Relaxed) != 0);
+        if !self.live || is_marked || self.closed.load(Relaxed) != finished.end {
+            return;
+        }
+        self.mark(END_AT, mark_word(finished.end));
+        self.mark(LAST_AT, finished.last_word());
+    }
+
+    fn mark(&self, at: usize, word: u64) {
+        if let Some(place) = self.word(at) {
+            place.store(word.to_le(), Relaxed);
+        }
     }
 
     /// Up to where all intents are on disk, and whether that is all that this segment will ever have.

@@ -301,7 +301,9 @@ impl Waiting {
         let (intent, header) = self.record_at(self.at, Kind::Intent)?;
         let intent = record::read_intent(intent, &header)?;
         let (terminal, header) = self.record_at(terminal_at, Kind::Terminal)?;
-        Some((intent, record::read_terminal(terminal, &header)?))
+        let mut terminal = record::read_terminal(terminal, &header)?;
+        terminal.reserved = terminal.reserved.max(intent.reserved);
+        Some((intent, terminal))
     }
 
     fn read_note<T>(&self, read: fn(&[u8], &Header) -> Option<T>) -> Option<T> {
