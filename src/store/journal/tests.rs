@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-//BEFORE
+mod before;
 
 use super::record::{Draft, Position};
 use super::*;
