@@ -268,7 +268,7 @@ impl Scrape {
             journal_lag_records: journal.lag_records(),
             journal_lag: Duration::from_millis(journal.lag_ms.load(Ordering::Relaxed)),
             journal_bytes: journal.bytes.load(Ordering::Relaxed),
-            journal_failures: journal.failures.load(Ordering::Relaxed),
+            journal_failures: journal.failures.load(Ordering::Relaxed) + journal.left_out.load(Ordering::Relaxed),
             shipped_calls: journal.shipped.load(Ordering::Relaxed),
             ship_failures: journal.ship_failures.load(Ordering::Relaxed),
             recovered_calls: journal.recovered.load(Ordering::Relaxed),

@@ -11,7 +11,7 @@ use crate::config::SyncMode;
 use arc_swap::ArcSwap;
 use filters::ports::{Durable, JournalFull};
 use filters::time::EpochMs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -172,16 +172,23 @@ impl Keeper {
             }
         }
         let header = Header { number: spare.next_number, node: self.node };
-        match Segment::create(&self.dir, header, bytes, Arc::clone(&self.home)) {
-            Ok(made) => {
-                spare.next_number += 1;
-                if self.full.swap(false, Release) {
-                    tracing::info!("the journal has room again");
-                }
-                Ok(Arc::new(made))
+        let made = loop {
+            let error = match Segment::create(&self.dir, header, bytes, Arc::clone(&self.home)) {
+                Ok(made) => break made,
+                Err(error) => error,
+            };
+            // A disk that is full has the limit that `bytes_max` did not give it: what is shipped makes room there, too.
+            let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            match is_full.then(|| self.take_out(|segment| segment.is_shipped())).flatten() {
+                Some(segment) => self.remove(&segment),
+                None => return Err(self.refuse(&error)),
             }
-            Err(error) => Err(self.refuse(&error)),
+        };
+        spare.next_number += 1;
+        if self.full.swap(false, Release) {
+            tracing::info!("the journal has room again");
         }
+        Ok(Arc::new(made))
     }
 
     fn refuse(&self, cause: &dyn std::fmt::Display) -> JournalFull {
