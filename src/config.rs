@@ -206,6 +206,13 @@ pub struct Journal {
     pub ship_ms: u64,
 }
 
+/// At which point a test has this process die.
+#[cfg(feature = "crash-points")]
+#[must_use]
+pub fn crash_at() -> Option<String> {
+    reading::environment("TOLLGATE_CRASH_AT")
+}
+
 /// When the journal is brought to the disk. From a crash of the process its records are safe at once in either mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMode {

@@ -25,6 +25,7 @@ pub use providers::Runtime;
 pub use receive::REQUESTS_PER_CONNECTION;
 
 use crate::clock;
+use crate::crash;
 use crate::error;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
@@ -170,6 +171,7 @@ impl Gateway {
         let resolved = authenticated.resolve(head, &runtime.catalogue)?;
         report.model = Some(Arc::clone(resolved.model()));
 
+        crash::point("before-reserve");
         let admitted = resolved.admit(runtime.output_tokens_max, &*self.journal)?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
     }

@@ -6,6 +6,7 @@ use super::relay::Opening;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
 use crate::clock;
+use crate::crash;
 use crate::error::{self, ErrorAnswer};
 use bytes::{Bytes, BytesMut};
 use filters::denied::{Code, Denied};
@@ -82,9 +83,11 @@ impl<'a> Passage<'a> {
         let status = exchange.head().status.as_u16();
         let head = self.head(&exchange, BodyLength::Open);
         self.report.mark_first_byte();
+        crash::point("before-first-byte");
         if self.client.write_response_header(head.finish()).await.is_err() {
             return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
         }
+        crash::point("after-first-byte");
         let mut out = first;
         let mut last_write = Instant::now();
         loop {
@@ -137,11 +140,13 @@ impl<'a> Passage<'a> {
         gateway.until_durable().await;
         head.cost(charge);
         report.mark_first_byte();
+        crash::point("before-final-event");
         let written = async {
             client.write_response_header(head.finish()).await?;
             client.write_response_body(body, true).await
         };
         let connection = connection_after(written.await);
+        crash::point("after-final-event");
         exchange.release(gateway).await;
         connection
     }
@@ -210,7 +215,9 @@ impl<'a> Passage<'a> {
     async fn finish(self, exchange: Box<Exchange>, meter: &Meter, out: Bytes, status: u16) -> Connection {
         let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
         gateway.until_durable().await;
+        crash::point("before-final-event");
         let connection = connection_after(client.write_response_body(out, true).await);
+        crash::point("after-final-event");
         exchange.release(gateway).await;
         connection
     }

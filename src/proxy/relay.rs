@@ -7,6 +7,7 @@ use super::providers::{Credential, Provider};
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
 use crate::clock;
+use crate::crash;
 use crate::error;
 use bytes::Bytes;
 use filters::denied::Denied;
@@ -99,9 +100,11 @@ impl Gateway {
         let ask_usage = call.head().streamed && candidate.dialect.must_ask_for_usage();
         let pieces = call.head().rewrite(body, &candidate.model, ask_usage);
         let outgoing = Outgoing { route: call.intent().route, pieces: &pieces, credential: &credential.value };
+        crash::point("before-dial");
         let exchange = Exchange::open(self, &provider, client, &outgoing)
             .await
             .inspect_err(|failure| rest(&provider, credential, *failure))?;
+        crash::point("after-dial");
         if let Err(failure) = attempt::judge(exchange.head()) {
             rest(&provider, credential, failure);
             exchange.release(self).await;

@@ -25,6 +25,7 @@ pub use recovery::Recovered;
 pub use shipper::{Checkpoint, Ledger, LedgerError, Shipment, Shipper};
 
 use crate::config::SyncMode;
+use crate::crash;
 use directory::{Directory, directory_of};
 use filters::ports::{Amendment, Durable, FailedAttempt, Intent, JournalFull, OpenCall, Progress, Terminal};
 use filters::time::EpochMs;
@@ -222,11 +223,14 @@ impl Journal {
 
 impl filters::ports::Journal for Journal {
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull> {
+        crash::point("before-intent");
         let mut draft = Draft::intent(intent);
         let bytes = draft.slots_bytes() + TERMINAL_ROOM_BYTES;
         draft.set_room(bytes);
         let mut room = self.keeper.take(bytes)?;
+        crash::point("inside-intent");
         room.publish(&mut draft);
+        crash::point("after-intent");
         Ok(Box::new(BegunCall { room }))
     }
 
@@ -274,7 +278,9 @@ impl OpenCall for BegunCall {
     }
 
     fn end(mut self: Box<Self>, terminal: &Terminal) {
+        crash::point("before-terminal");
         self.room.publish(&mut Draft::terminal(terminal));
+        crash::point("after-terminal");
         self.room.counts().count_end();
     }
 }

@@ -4,6 +4,7 @@ mod attempts;
 
 use super::journal::{Checkpoint, Ledger, LedgerError, Shipment};
 use super::{Connection, Engine, Rows, Store, StoreError};
+use crate::crash;
 use async_trait::async_trait;
 use filters::id::PriceId;
 use filters::ports::{Intent, Share, Terminal};
@@ -68,7 +69,9 @@ impl Store {
         for chunk in sums.chunks(SUMS_PER_INSERT) {
             add_to_spent(&mut transaction, chunk).await?;
         }
+        crash::point("before-checkpoint");
         write_checkpoint(&mut transaction, node, shipment.checkpoint).await?;
+        crash::point("after-checkpoint");
         transaction.commit().await?;
         Ok(Some(inserted))
     }

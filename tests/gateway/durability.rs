@@ -1,6 +1,8 @@
 //! What a client saw complete is on the books, whatever happens to the process: killed, stopped, started twice, or unable to
 //! write its books.
 
+#[cfg(feature = "crash-points")]
+mod crash;
 mod disk;
 
 use crate::money::{cost, cost_of, counting, dollars, meddle, nano, raw, storm, times, within_a_second};

@@ -38,7 +38,7 @@ const WRITTEN: [&str; 11] = [
 const MADE_BY_TOOLS: [&str; 5] = ["target", "node_modules", ".venv", "__pycache__", ".pytest_cache"];
 
 /// The arrows of the library's modules: what each may import of the others. A new module needs a line here.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("main", &["app", "cli", "config", "demo", "simulated_provider"]),
     ("lib", &[]),
     // The composition root sees every part.
@@ -59,17 +59,18 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ),
     ("demo", &["app", "clock", "config", "simulated_provider", "store"]),
     // Of the configuration it takes the validated types, which the composition root hands over.
-    ("proxy", &["clock", "config", "error", "metrics"]),
+    ("proxy", &["clock", "config", "crash", "error", "metrics"]),
     ("control", &["clock", "error", "metrics", "store"]),
     ("console", &["control"]),
     // Its background tasks poll; nobody is there to hand them the time.
-    ("store", &["clock", "config"]),
+    ("store", &["clock", "config", "crash"]),
     ("cli", &["clock", "config", "decimal", "store"]),
     ("decimal", &[]),
     ("certificates", &["config"]),
     ("metrics", &["error"]),
     ("error", &[]),
     ("clock", &[]),
+    ("crash", &["config"]),
     ("config", &[]),
     ("simulated_provider", &[]),
 ];

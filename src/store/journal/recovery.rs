@@ -5,6 +5,7 @@ use super::record::{self, Draft, Header, Kind, Position};
 use super::scan::{End, Item, Scanner};
 use super::segment::number_of;
 use super::{Checkpoint, OpenError};
+use crate::crash;
 use filters::id::CallId;
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Progress, Terminal};
@@ -213,12 +214,14 @@ impl Recovery {
     /// Closes the calls that are open, and makes every segment one that reads as finished.
     pub(super) fn finish(self) -> Result<(Vec<History>, Recovered), OpenError> {
         for repair in &self.repairs {
+            crash::point("before-mend");
             let ends = repair.open.iter().map(|(at, intent)| {
                 let progress = self.progress.get(&intent.call).and_then(Option::as_ref);
                 (*at, Draft::terminal(&recovered(intent, progress, self.now)))
             });
             let mended = mend(repair, ends);
             mended.map_err(|source| OpenError::Io { path: repair.path.clone(), source })?;
+            crash::point("after-mend");
         }
         Ok((self.histories, self.counts))
     }
@@ -260,6 +263,7 @@ fn mend(repair: &Repair, ends: impl Iterator<Item = (usize, Draft)>) -> io::Resu
     for (offset, mut terminal) in ends {
         file.write_all_at(terminal.at(Position { segment, offset }), offset as u64)?;
     }
+    crash::point("inside-mend");
     file.set_len(repair.finished.end as u64)?;
     file.sync_data()?;
     file.write_all_at(&repair.finished.encode(), BEGUN_AT as u64)?;

@@ -15,6 +15,7 @@ use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, END_AT, Finished, Header, L
 use super::keeper::Keeper;
 use super::record::{self, Flaw, Kind, Position, SLOT_BYTES};
 use super::recovery::History;
+use crate::crash;
 use filters::time::EpochMs;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::FallocateFlags;
@@ -227,7 +228,8 @@ impl Segment {
         }
         let begun = self.walk(self.begun.load(Relaxed), |_| true);
         let closed = self.walk(self.closed.load(Relaxed), |terminal_at| self.published(terminal_at).is_some());
-        self.file.sync_data().inspect_err(|_| self.damaged.store(true, Relaxed))?;
+        let synced = crash::fault("sync-fails").and_then(|()| self.file.sync_data());
+        synced.inspect_err(|_| self.damaged.store(true, Relaxed))?;
         if self.damaged.load(Relaxed) {
             return Ok(());
         }

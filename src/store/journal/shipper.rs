@@ -5,7 +5,7 @@ use super::header::DATA_START;
 use super::keeper::Keeper;
 use super::record::{self, Header, Kind, Position};
 use super::segment::{Look, Segment};
-use crate::clock;
+use crate::{clock, crash};
 use async_trait::async_trait;
 use filters::ports::{Amendment, FailedAttempt, Intent, Terminal};
 use std::sync::Arc;
@@ -176,7 +176,9 @@ impl Shipper {
         counts.lag_ms.store(oldest.map_or(0, |ended| clock::now().since(ended)), Relaxed);
         let shipped = Shipped { records: shipment.records(), calls: shipment.calls.len() };
         if shipped.records > 0 {
+            crash::point("before-ship");
             let sent = self.ledger.ship(&self.node, &shipment).await;
+            crash::point("after-ship");
             sent.inspect_err(|_| _ = counts.ship_failures.fetch_add(1, Relaxed))?;
         }
         counts.shipped.fetch_add(shipped.calls as u64, Relaxed);
