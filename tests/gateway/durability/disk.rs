@@ -14,6 +14,8 @@ const BALLAST_BYTES: usize = 4 << 20;
 /// What each record of the journal begins with.
 const RECORD_MAGIC: &[u8] = b"TgJr";
 
+const CLOSED_MARK_AT: usize = 72;
+
 /// What is mounted at a place, as long as this lives.
 struct Mount(PathBuf);
 
@@ -188,6 +190,20 @@ fn damage(path: &Path, choose: impl FnOnce(&[usize]) -> usize) {
     let at = choose(&records(&bytes));
     bytes[at + 45] ^= 4;
     std::fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn where_each_call_is_synced_its_end_leaves_when_it_is_on_disk() {
+    // Nobody would sync for a minute.
+    let gateway = Setup::new().section("[journal]\nsync = 'each'\nsync_ms = 60_000\nship_ms = 60_000").start();
+    for call in [counting(3), counting(3).streamed(), Call::messages("count up"), counting(3).simulate("reset-after=10")] {
+        gateway.call(&call);
+        let bytes = std::fs::read(&segments(&gateway)[0]).expect("a segment");
+        // The mark below which all calls are on disk, their ends too.
+        let mark = bytes[CLOSED_MARK_AT..].first_chunk().copied().map(u32::from_le_bytes).expect("a header");
+        let last = *records(&bytes).last().expect("records");
+        assert!(mark as usize > last, "{mark} is not behind the record at {last}");
+    }
 }
 
 #[test]
