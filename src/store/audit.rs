@@ -1,7 +1,7 @@
 //! Recomputes the books, in one snapshot of them: what was paid in, charged and spent must agree to the nano-dollar.
 
 pub use super::journal::JournalFacts;
-use super::ledger::read_usage;
+use super::ledger::{amended, read_usage};
 use super::{Rows, Store, StoreError, Transaction, parsed};
 use filters::id::{KeyId, OrgId, PriceId};
 use filters::money::NanoUsd;
@@ -212,6 +212,12 @@ async fn check_calls(
         *charged.by_key.entry(parsed(&row, "key_id")?).or_default() += i128::from(charge.0);
         *charged.by_org.entry(parsed(&row, "org_id")?).or_default() += i128::from(charge.0);
         check_call(&row, charge, prices, report)?;
+    }
+    drop(rows);
+    for (key, org, charge) in amended(snapshot).await? {
+        report.charged += i128::from(charge.0);
+        *charged.by_key.entry(key).or_default() += i128::from(charge.0);
+        *charged.by_org.entry(org).or_default() += i128::from(charge.0);
     }
     Ok(charged)
 }

@@ -2,6 +2,8 @@
 
 mod attempts;
 
+pub(super) use attempts::amended;
+
 use super::journal::{Checkpoint, Ledger, LedgerError, Shipment};
 use super::{Connection, Engine, Rows, Store, StoreError};
 use crate::crash;

@@ -1,7 +1,9 @@
 //! What is written beside the calls: candidates that did not answer, and usage that came after a call's end.
 
 use super::{KIND_COLUMNS, ROWS_PER_INSERT, signed};
-use crate::store::{Connection, Engine, StoreError};
+use crate::store::{Connection, Engine, Rows, StoreError, parsed};
+use filters::id::{KeyId, OrgId};
+use filters::money::NanoUsd;
 use filters::ports::{Amendment, FailedAttempt, Share};
 use sqlx::{QueryBuilder, Row};
 use std::collections::{BTreeMap, HashSet};
@@ -54,6 +56,13 @@ pub(super) async fn insert_amendments(
     Ok(())
 }
 
+/// What amendments have charged, each with whose key it was and who pays.
+pub(in crate::store) async fn amended(connection: &mut Connection) -> Result<Vec<(KeyId, OrgId, NanoUsd)>, StoreError> {
+    let rows = sqlx::query("SELECT key_id, org_id, charge_nano FROM amendments").fetch_all(connection).await?;
+    let read = |row: &Rows| Ok((parsed(row, "key_id")?, parsed(row, "org_id")?, NanoUsd(row.try_get("charge_nano")?)));
+    rows.iter().map(read).collect()
+}
+
 fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
     let mut query = QueryBuilder::<Engine>::new(
         "INSERT INTO amendments (request_id, sequence, key_id, org_id, input_tokens, output_tokens, cache_read_tokens, \
@@ -90,11 +99,10 @@ fn chunks<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::fixture::{Books, NOW};
-    use crate::store::journal::{Checkpoint, Shipment};
+    use crate::store::fixture::{Books, NOW, price};
+    use crate::store::journal::{Checkpoint, JournalFacts, Shipment};
     use filters::denied::Code;
     use filters::id::CallId;
-    use filters::money::NanoUsd;
     use filters::ports::{Intent, Terminal};
     use filters::usage::Usage;
 
@@ -138,6 +146,10 @@ mod tests {
         assert_eq!(books.key().await.spent, charged + NanoUsd(4_000));
         assert_eq!(number(&books, "SELECT CAST(SUM(output_tokens) AS BIGINT) FROM amendments").await, 14);
         assert_eq!(number(&books, "SELECT COUNT(*) FROM calls").await, 1, "the call's own row stays as it was");
+        books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
+        let audit = books.store.audit(JournalFacts::default()).await.expect("audited");
+        assert_eq!(audit.findings, []);
+        assert_eq!(audit.charged, i128::from(charged.0) + 4_000);
     }
 
     #[tokio::test]
@@ -170,7 +182,7 @@ mod tests {
         }
         let rows =
             sqlx::query("SELECT * FROM all_attempts ORDER BY request_id, number").fetch_all(&books.store.reader).await;
-        let read = |row: &crate::store::Rows| {
+        let read = |row: &Rows| {
             let [call, provider]: [String; 2] = ["request_id", "provider"].map(|column| row.get(column));
             let [number, cost, answered]: [i64; 3] = ["number", "cost_nano", "answered"].map(|column| row.get(column));
             (call, number, provider, cost, answered)

@@ -196,7 +196,9 @@ fn damage(path: &Path, choose: impl FnOnce(&[usize]) -> usize) {
 fn where_each_call_is_synced_its_end_leaves_when_it_is_on_disk() {
     // Nobody would sync for a minute.
     let gateway = Setup::new().section("[journal]\nsync = 'each'\nsync_ms = 60_000\nship_ms = 60_000").start();
-    for call in [counting(3), counting(3).streamed(), Call::messages("count up"), counting(3).simulate("reset-after=10")] {
+    for call in
+        [counting(3), counting(3).streamed(), Call::messages("count up"), counting(3).simulate("reset-after=10")]
+    {
         gateway.call(&call);
         let bytes = std::fs::read(&segments(&gateway)[0]).expect("a segment");
         // The mark below which all calls are on disk, their ends too.
