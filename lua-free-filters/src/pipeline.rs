@@ -261,6 +261,7 @@ mod tests {
             id: KeyId(1),
             name: "k".into(),
             org: OrgId(2),
+            project: None,
             org_suspended: false,
             status: Status::Live,
             expires: None,

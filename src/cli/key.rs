@@ -4,7 +4,9 @@ use super::moment::{Moment, date};
 use super::print::or_dash;
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
-use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, Limits, NewKey};
+use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, NewKey};
+use crate::store::limits::Limit;
+use crate::store::quotas::{PlainLimits, QuotaKind};
 use filters::id::{KeyId, OrgId};
 use filters::key::Glob;
 use filters::money::NanoUsd;
@@ -121,8 +123,9 @@ struct KeyLine {
     expires_ms: Option<i64>,
 }
 
-impl From<&KeyRecord> for KeyLine {
-    fn from(record: &KeyRecord) -> Self {
+impl KeyLine {
+    fn of(record: &KeyRecord, now: EpochMs) -> Self {
+        let limits = PlainLimits::of(&record.limits, now);
         let texts = |patterns: &[Glob]| patterns.iter().map(|glob| glob.0.to_string()).collect();
         Self {
             id: record.id.to_string(),
@@ -133,11 +136,11 @@ impl From<&KeyRecord> for KeyLine {
             scopes: record.scopes.names().collect(),
             models: texts(&record.models),
             providers: texts(&record.providers),
-            limit: record.limits.spend.map(Usd),
-            spent: Usd(record.spent),
-            rpm: record.limits.requests,
-            tpm: record.limits.tokens,
-            concurrency: record.limits.concurrency,
+            limit: limits.spend.map(Usd),
+            spent: Usd(record.spent()),
+            rpm: limits.requests,
+            tpm: limits.tokens,
+            concurrency: limits.concurrency,
             created_ms: record.created.0,
             expires_ms: record.expires.map(|expires| expires.0),
         }
@@ -148,10 +151,10 @@ pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> 
     let Surroundings { now, out, .. } = surroundings;
     match command {
         KeyCommand::Create(arguments) => create(*arguments, now, out).await?,
-        KeyCommand::List { org, place } => list(org, &place, out).await?,
+        KeyCommand::List { org, place } => list(org, &place, now, out).await?,
         KeyCommand::Show(OneKey { id, place }) => {
-            let record = place.open_store().await?.key(id).await?;
-            place.printer(out).one(&KeyLine::from(&record), || describe(&record))?;
+            let record = place.open_store().await?.key(id, now).await?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record, now))?;
         }
         KeyCommand::Disable(key) => enable(key, false, now, out).await?,
         KeyCommand::Enable(key) => enable(key, true, now, out).await?,
@@ -203,29 +206,33 @@ fn new_key(arguments: CreateKey, now: EpochMs) -> Result<NewKey, CliError> {
     let scopes = scopes.filter_map(Scope::named).fold(Scopes::default(), Scopes::with);
     Ok(NewKey {
         org: arguments.org,
+        project: None,
         name: arguments.name,
         prefix: arguments.prefix,
         scopes: if scopes == Scopes::default() { Scopes::of_new_key() } else { scopes },
         models: arguments.models,
         providers: arguments.providers,
         expires,
-        limits: Limits {
-            spend: arguments.limit,
-            requests: arguments.rpm,
-            tokens: arguments.tpm,
-            concurrency: arguments.concurrency,
-        },
+        limits: [
+            (QuotaKind::Spend, arguments.limit.map(|limit| limit.0)),
+            (QuotaKind::Requests, arguments.rpm),
+            (QuotaKind::Tokens, arguments.tpm),
+            (QuotaKind::Concurrency, arguments.concurrency),
+        ]
+        .into_iter()
+        .filter_map(|(kind, amount)| Some(Limit::plain(kind, amount?)))
+        .collect(),
     })
 }
 
-async fn list(org: OrgId, place: &Place, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+async fn list(org: OrgId, place: &Place, now: EpochMs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let store = place.open_store().await?;
     store.organisation(org).await?;
     let mut printer = place.printer(out);
     let (mut after, mut headings) = (None, Some(&HEADINGS[..]));
     loop {
-        let page = store.keys(org, after).await?;
-        let lines: Vec<KeyLine> = page.iter().map(KeyLine::from).collect();
+        let page = store.keys(org, after, now).await?;
+        let lines: Vec<KeyLine> = page.iter().map(|key| KeyLine::of(key, now)).collect();
         printer.many(&lines, headings.take(), |line| {
             vec![
                 line.id.clone(),
@@ -254,10 +261,11 @@ async fn enable(
     let record = store.enable_key(id, enabled, now).await?;
     Ok(place
         .printer(out)
-        .one(&KeyLine::from(&record), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
+        .one(&KeyLine::of(&record, now), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
 }
 
-fn describe(record: &KeyRecord) -> String {
+fn describe(record: &KeyRecord, now: EpochMs) -> String {
+    let limits = PlainLimits::of(&record.limits, now);
     let list = |patterns: &[Glob]| {
         let texts: Vec<&str> = patterns.iter().map(|glob| &*glob.0).collect();
         if texts.is_empty() { "all".to_owned() } else { texts.join(" ") }
@@ -269,11 +277,11 @@ fn describe(record: &KeyRecord) -> String {
         ("scopes", record.scopes.to_string()),
         ("models", list(&record.models)),
         ("providers", list(&record.providers)),
-        ("limit", or_dash(record.limits.spend.map(|limit| format!("${limit}")))),
-        ("spent", format!("${}", record.spent)),
-        ("requests/min", or_dash(record.limits.requests)),
-        ("tokens/min", or_dash(record.limits.tokens)),
-        ("concurrency", or_dash(record.limits.concurrency)),
+        ("limit", or_dash(limits.spend.map(|limit| format!("${limit}")))),
+        ("spent", format!("${}", record.spent())),
+        ("requests/min", or_dash(limits.requests)),
+        ("tokens/min", or_dash(limits.tokens)),
+        ("concurrency", or_dash(limits.concurrency)),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
     ];

@@ -74,7 +74,7 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
     let Surroundings { now, out, .. } = surroundings;
     let store = command.place.open_store().await?;
     let spender = match (command.key, command.org) {
-        (Some(key), _) => Spender::Key(store.key(key).await?.id),
+        (Some(key), _) => Spender::Key(store.key(key, now).await?.id),
         (None, Some(org)) => Spender::Org(store.organisation(org).await?.id),
         (None, None) => {
             return Err(CliError::BadInput("name a key or an organisation".to_owned()));

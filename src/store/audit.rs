@@ -127,7 +127,7 @@ const ORPHANS: [(&str, &str); 6] = [
         "a key of an organisation that does not exist",
     ),
     (
-        "SELECT k.id AS object FROM keys k LEFT JOIN quotas q ON q.owner = k.id AND q.kind = 'spend' AND q.window_ms = 0 WHERE q.id IS NULL",
+        "SELECT k.id AS object FROM keys k LEFT JOIN quotas q ON q.owner = k.id AND q.kind = 'spend' AND q.unit = 'total' AND q.model = '' WHERE q.id IS NULL",
         "a key without a quota that says what it has spent",
     ),
     (
@@ -136,7 +136,8 @@ const ORPHANS: [(&str, &str); 6] = [
     ),
     (
         "SELECT CAST(q.id AS TEXT) AS object FROM quotas q LEFT JOIN keys k ON k.id = q.owner \
-         LEFT JOIN organisations o ON o.id = q.owner WHERE k.id IS NULL AND o.id IS NULL",
+         LEFT JOIN projects p ON p.id = q.owner LEFT JOIN organisations o ON o.id = q.owner \
+         WHERE k.id IS NULL AND p.id IS NULL AND o.id IS NULL",
         "a quota of nobody",
     ),
     (
@@ -169,7 +170,7 @@ impl Store {
 async fn check_credits(snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
     let mut rows = sqlx::query(
         "SELECT o.id, q.limit_value, CAST(COALESCE(c.total, 0) AS BIGINT) AS credits FROM organisations o \
-         LEFT JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' AND q.window_ms = 0 \
+         LEFT JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' \
          LEFT JOIN (SELECT org, SUM(amount_nano) AS total FROM credits GROUP BY org) c ON c.org = o.id",
     )
     .fetch(&mut **snapshot);
@@ -262,7 +263,8 @@ async fn check_spent(
     let mut rows = sqlx::query(
         "SELECT q.owner, COALESCE(s.amount, 0) AS amount FROM quotas q \
          LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0 \
-         WHERE q.kind IN ('spend', 'balance') AND q.window_ms = 0",
+         WHERE q.kind = 'balance' \
+         OR (q.kind = 'spend' AND q.unit = 'total' AND q.model = '' AND q.owner IN (SELECT id FROM keys))",
     )
     .fetch(&mut **snapshot);
     while let Some(row) = rows.try_next().await? {
@@ -346,7 +348,7 @@ mod tests {
         let report = books.store.audit(facts).await.expect("audited");
         assert_eq!(report.findings, []);
         assert_eq!((report.organisations, report.keys, report.calls), (1, 1, 3));
-        assert_eq!(report.charged, i128::from(books.key().await.spent.0));
+        assert_eq!(report.charged, i128::from(books.key().await.spent().0));
         assert_eq!(report.recovered.len(), 1);
     }
 
@@ -365,7 +367,7 @@ mod tests {
             ("DELETE FROM prices", &[ChargesAreTheirCost; 2]),
             ("UPDATE calls SET reserved_nano = 0 WHERE outcome = 'recovered'", &[RecoveredWithinReserve]),
             ("INSERT INTO spent (quota, window_start_ms, amount) VALUES (99, 0, 0)", &[RowsBelong]),
-            ("INSERT INTO quotas (owner, kind, window_ms, limit_value) VALUES ('x', 'spend', 0, 0)", &[RowsBelong]),
+            ("UPDATE quotas SET owner = 'x' WHERE kind = 'requests'", &[RowsBelong]),
         ] {
             assert_eq!(broken_after(&[statement]).await, broken, "{statement}");
         }

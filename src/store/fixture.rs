@@ -1,8 +1,10 @@
 //! A store with an organisation, a key and calls to ship, for the tests beside the code.
 
 use super::Store;
-use super::keys::{KeyRecord, Limits, NewKey};
+use super::keys::{KeyRecord, NewKey};
+use super::limits::Limit;
 use super::organisations::OrganisationRecord;
+use super::quotas::QuotaKind;
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
@@ -44,7 +46,7 @@ impl Books {
     }
 
     pub(super) async fn key(&self) -> KeyRecord {
-        self.store.key(self.key).await.expect("the key")
+        self.store.key(self.key, NOW).await.expect("the key")
     }
 
     pub(super) async fn organisation(&self) -> OrganisationRecord {
@@ -93,13 +95,14 @@ impl Books {
 pub(super) fn new_key(org: OrgId) -> NewKey {
     NewKey {
         org,
+        project: None,
         name: "tests".to_owned(),
         prefix: "tg_live".to_owned(),
         scopes: Scopes::of_new_key(),
         models: Vec::new(),
         providers: Vec::new(),
         expires: None,
-        limits: Limits { spend: Some(NanoUsd(5_000_000_000)), requests: Some(60), ..Limits::default() },
+        limits: vec![Limit::plain(QuotaKind::Spend, 5_000_000_000), Limit::plain(QuotaKind::Requests, 60)],
     }
 }
 

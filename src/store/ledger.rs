@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(ship(&calls, 960).await, 50);
         assert_eq!(ship(&calls, 960).await, 0);
         let spent = NanoUsd(charged);
-        assert_eq!(books.key().await.spent, spent);
+        assert_eq!(books.key().await.spent(), spent);
         assert_eq!(books.organisation().await.spent, spent);
         let checkpoint = books.store.checkpoint("node").await.expect("read");
         assert_eq!(checkpoint, Some(at(960)));
@@ -317,7 +317,7 @@ mod tests {
         let inserted = books.store.ship("node", &batch, Checkpoint::default()).await;
         assert_eq!(inserted.expect("shipped"), 2);
         books.store.ship("node", &[second], Checkpoint::default()).await.expect("shipped");
-        assert_eq!(books.key().await.spent, first.1.charge + batch[2].1.charge);
+        assert_eq!(books.key().await.spent(), first.1.charge + batch[2].1.charge);
     }
 
     #[tokio::test]
@@ -341,7 +341,7 @@ mod tests {
             call.1.charge = NanoUsd::MAX;
             books.store.ship("node", &[call], Checkpoint::default()).await.expect("shipped");
         }
-        assert_eq!(books.key().await.spent, NanoUsd::MAX);
+        assert_eq!(books.key().await.spent(), NanoUsd::MAX);
     }
 
     #[tokio::test]

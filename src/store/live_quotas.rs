@@ -42,7 +42,7 @@ impl LiveQuotas {
     /// The chain of a key, from its own quotas and its organisation's. Limits take effect at once, also for other keys.
     pub(super) fn chain<'a>(&mut self, quotas: impl Iterator<Item = &'a QuotaRow>) -> (Chain, Box<[QuotaId]>) {
         let (mut chain, mut ids, mut balance) = (Chain::default(), Vec::new(), None);
-        for row in quotas {
+        for row in quotas.filter(|row| row.is_plain()) {
             ids.push(row.id);
             match row.kind {
                 QuotaKind::Balance => balance = Some(self.spend(row)),

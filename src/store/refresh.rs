@@ -5,8 +5,8 @@ use super::changes::{Change, ChangeFeed};
 use super::key_cache::{Entry, Shared, TICK, lock};
 use super::loader::Wanted;
 use super::{Engine, LIST_MAX, StoreError, push_list, quotas};
-use filters::id::{KeyId, OrgId, QuotaId};
-use filters::key::Lookup;
+use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
+use filters::key::{Key, Lookup};
 use papaya::Guard;
 use sqlx::{QueryBuilder, Row};
 use std::collections::HashMap;
@@ -69,8 +69,9 @@ impl Shared {
         self.unknown.pin().clear();
         let mut keys: Vec<KeyId> = changes.iter().filter_map(changed_key).collect();
         let orgs: Vec<OrgId> = changes.iter().filter_map(changed_organisation).collect();
-        if !orgs.is_empty() {
-            keys.extend(self.keys_of(&orgs));
+        let projects: Vec<ProjectId> = changes.iter().filter_map(changed_project).collect();
+        if !orgs.is_empty() || !projects.is_empty() {
+            keys.extend(self.keys_of(&orgs, &projects));
         }
         for keys in keys.chunks(LIST_MAX) {
             self.load(Wanted::Ids(keys)).await?;
@@ -78,7 +79,7 @@ impl Shared {
         let balances: Vec<String> = changes.iter().filter_map(changed_balance).collect();
         for orgs in balances.chunks(LIST_MAX) {
             let mut reader = self.store.reader.acquire().await?;
-            for row in quotas::read(&mut reader, orgs).await? {
+            for row in quotas::read(&mut reader, orgs, crate::clock::now()).await? {
                 lock(&self.quotas).set_limit(&row);
             }
         }
@@ -86,11 +87,12 @@ impl Shared {
         Ok(())
     }
 
-    /// The keys in memory of some organisations. It looks at every entry: organisations seldom change.
-    fn keys_of(&self, orgs: &[OrgId]) -> Vec<KeyId> {
+    /// The keys in memory of some organisations and projects. It looks at every entry: they seldom change.
+    fn keys_of(&self, orgs: &[OrgId], projects: &[ProjectId]) -> Vec<KeyId> {
         let entries = self.entries.pin();
         let keys = entries.values().map(|entry| &entry.key);
-        keys.filter(|key| orgs.contains(&key.org)).map(|key| key.id).collect()
+        let is_of_project = |key: &Key| key.project.is_some_and(|project| projects.contains(&project));
+        keys.filter(|key| orgs.contains(&key.org) || is_of_project(key)).map(|key| key.id).collect()
     }
 
     async fn reread_oldest(&self, tick: u64) -> Result<(), StoreError> {
@@ -186,20 +188,27 @@ impl Shared {
 fn changed_key(change: &Change) -> Option<KeyId> {
     match change {
         Change::Key(key) => Some(*key),
-        Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) => None,
+        Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) => None,
     }
 }
 
 fn changed_organisation(change: &Change) -> Option<OrgId> {
     match change {
         Change::Organisation(org) => Some(*org),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) => None,
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) => None,
+    }
+}
+
+fn changed_project(change: &Change) -> Option<ProjectId> {
+    match change {
+        Change::Project(project) => Some(*project),
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) => None,
     }
 }
 
 fn changed_balance(change: &Change) -> Option<String> {
     match change {
         Change::Balance(org) => Some(org.to_string()),
-        Change::Key(_) | Change::KeysMade(_) | Change::Organisation(_) => None,
+        Change::Key(_) | Change::KeysMade(_) | Change::Project(_) | Change::Organisation(_) => None,
     }
 }
