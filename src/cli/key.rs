@@ -1,16 +1,15 @@
 //! `tollgate key`: keys, their limits and whether they may be used.
 
+use super::limit::{self, LimitLine, LimitOptions, NarrowedLimits};
 use super::moment::{Moment, date};
 use super::print::or_dash;
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
 use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, NewKey};
-use crate::store::limits::Limit;
-use crate::store::quotas::{PlainLimits, QuotaKind};
-use filters::id::{KeyId, OrgId};
+use crate::store::limits::Owner;
+use crate::store::quotas::PlainLimits;
+use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::Glob;
-use filters::money::NanoUsd;
-use filters::quota::RATE_MAX;
 use filters::scope::{Scope, Scopes};
 use filters::time::EpochMs;
 use serde::Serialize;
@@ -38,6 +37,15 @@ pub enum KeyCommand {
     },
     /// Show one key.
     Show(OneKey),
+    /// Set, change or remove limits of a key.
+    Limit {
+        /// Its identifier, `key_…`.
+        id: KeyId,
+        #[command(flatten)]
+        limits: Box<NarrowedLimits>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Refuse a key until it is enabled again.
     Disable(OneKey),
     /// Let a disabled key in again.
@@ -59,24 +67,15 @@ pub struct CreateKey {
     /// The organisation that pays, `org_…`.
     #[arg(long)]
     org: OrgId,
+    /// The project of that organisation whose limits it shares, `proj_…`.
+    #[arg(long)]
+    project: Option<ProjectId>,
     /// What people call the key.
     #[arg(long, value_parser = read_name)]
     name: String,
     /// What it may do; may be given several times. Without it: model:invoke and usage:read.
     #[arg(long = "scope", value_name = "SCOPE", value_parser = read_scopes)]
     scopes: Vec<Scopes>,
-    /// Dollars that it may spend in all.
-    #[arg(long, value_name = "USD", value_parser = read_limit)]
-    limit: Option<NanoUsd>,
-    /// Requests per minute.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    rpm: Option<i64>,
-    /// Tokens per minute.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    tpm: Option<i64>,
-    /// Calls at once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    concurrency: Option<i64>,
     /// A model that it may use, `*` for any characters; may be given several times. Without it: all.
     #[arg(long = "model", value_name = "GLOB", value_parser = read_pattern)]
     models: Vec<Glob>,
@@ -93,6 +92,8 @@ pub struct CreateKey {
     #[arg(long, default_value = "tg_live", value_parser = read_prefix)]
     prefix: String,
     #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
     place: Place,
 }
 
@@ -108,6 +109,7 @@ struct IssuedLine<'a> {
 struct KeyLine {
     id: String,
     org: String,
+    project: Option<String>,
     name: String,
     fingerprint: String,
     status: &'static str,
@@ -119,6 +121,7 @@ struct KeyLine {
     rpm: Option<i64>,
     tpm: Option<i64>,
     concurrency: Option<i64>,
+    limits: Vec<LimitLine>,
     created_ms: i64,
     expires_ms: Option<i64>,
 }
@@ -130,6 +133,7 @@ impl KeyLine {
         Self {
             id: record.id.to_string(),
             org: record.org.to_string(),
+            project: record.project.map(|project| project.to_string()),
             name: record.name.clone(),
             fingerprint: record.fingerprint.clone(),
             status: record.status.name(),
@@ -141,6 +145,7 @@ impl KeyLine {
             rpm: limits.requests,
             tpm: limits.tokens,
             concurrency: limits.concurrency,
+            limits: limit::lines(&record.limits),
             created_ms: record.created.0,
             expires_ms: record.expires.map(|expires| expires.0),
         }
@@ -154,7 +159,14 @@ pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> 
         KeyCommand::List { org, place } => list(org, &place, now, out).await?,
         KeyCommand::Show(OneKey { id, place }) => {
             let record = place.open_store().await?.key(id, now).await?;
-            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record, now))?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
+        }
+        KeyCommand::Limit { id, limits, place } => {
+            let changes = limits.changes(now)?;
+            let store = place.open_store().await?;
+            store.change_limits(Owner::Key(id), &changes, now).await?;
+            let record = store.key(id, now).await?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
         }
         KeyCommand::Disable(key) => enable(key, false, now, out).await?,
         KeyCommand::Enable(key) => enable(key, true, now, out).await?,
@@ -202,26 +214,19 @@ fn new_key(arguments: CreateKey, now: EpochMs) -> Result<NewKey, CliError> {
     if arguments.models.len() > PATTERNS_MAX || arguments.providers.len() > PATTERNS_MAX {
         return bad("a key can have at most 64 patterns of models and 64 of providers: use `*`");
     }
+    let limits = arguments.limits.of_new(now)?;
     let scopes = arguments.scopes.into_iter().flat_map(Scopes::names);
     let scopes = scopes.filter_map(Scope::named).fold(Scopes::default(), Scopes::with);
     Ok(NewKey {
         org: arguments.org,
-        project: None,
+        project: arguments.project,
         name: arguments.name,
         prefix: arguments.prefix,
         scopes: if scopes == Scopes::default() { Scopes::of_new_key() } else { scopes },
         models: arguments.models,
         providers: arguments.providers,
         expires,
-        limits: [
-            (QuotaKind::Spend, arguments.limit.map(|limit| limit.0)),
-            (QuotaKind::Requests, arguments.rpm),
-            (QuotaKind::Tokens, arguments.tpm),
-            (QuotaKind::Concurrency, arguments.concurrency),
-        ]
-        .into_iter()
-        .filter_map(|(kind, amount)| Some(Limit::plain(kind, amount?)))
-        .collect(),
+        limits,
     })
 }
 
@@ -264,29 +269,25 @@ async fn enable(
         .one(&KeyLine::of(&record, now), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
 }
 
-fn describe(record: &KeyRecord, now: EpochMs) -> String {
-    let limits = PlainLimits::of(&record.limits, now);
+fn describe(record: &KeyRecord) -> String {
     let list = |patterns: &[Glob]| {
         let texts: Vec<&str> = patterns.iter().map(|glob| &*glob.0).collect();
         if texts.is_empty() { "all".to_owned() } else { texts.join(" ") }
     };
     let rows = [
         ("organisation", record.org.to_string()),
+        ("project", or_dash(record.project)),
         ("key", record.fingerprint.clone()),
         ("status", record.status.name().to_owned()),
         ("scopes", record.scopes.to_string()),
         ("models", list(&record.models)),
         ("providers", list(&record.providers)),
-        ("limit", or_dash(limits.spend.map(|limit| format!("${limit}")))),
         ("spent", format!("${}", record.spent())),
-        ("requests/min", or_dash(limits.requests)),
-        ("tokens/min", or_dash(limits.tokens)),
-        ("concurrency", or_dash(limits.concurrency)),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
     ];
     let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
-    format!("{} ({})\n{}", record.name, record.id, lines.join("\n"))
+    format!("{} ({})\n{}{}", record.name, record.id, lines.join("\n"), limit::describe(&record.limits))
 }
 
 pub(super) fn read_name(text: &str) -> Result<String, String> {
@@ -307,7 +308,7 @@ fn read_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-fn read_pattern(text: &str) -> Result<Glob, String> {
+pub(super) fn read_pattern(text: &str) -> Result<Glob, String> {
     let is_plain = (1..=TEXT_BYTES_MAX).contains(&text.len());
     if is_plain && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(Glob(text.into()))
@@ -324,13 +325,4 @@ fn read_scopes(text: &str) -> Result<Scopes, String> {
         return Err(format!("name a scope: {}", known()));
     }
     Ok(scopes)
-}
-
-fn read_limit(text: &str) -> Result<NanoUsd, String> {
-    let limit: NanoUsd = text.parse().map_err(|problem| format!("{problem}"))?;
-    // The largest amount stands for no limit.
-    if limit < NanoUsd::ZERO || limit == NanoUsd::MAX {
-        return Err("a limit is 0 or more dollars; leave it out for none".to_owned());
-    }
-    Ok(limit)
 }

@@ -297,6 +297,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn limits_of_a_project_and_an_organisation_are_read_again_with_their_keys() {
+        use crate::store::limits::{Amount, LimitChange, Owner};
+        use crate::store::quotas::QuotaKind;
+        let books = Books::open().await;
+        let project = books.store.create_project(books.org, "web", &[], NOW).await.expect("made").id;
+        let member = NewKey { project: Some(project), ..new_key(books.org) };
+        let issued = books.store.create_key(&member, NOW).await.expect("made");
+        let cache = cache_of(&books).await;
+        let (loner, member) = (lookup(&books), books.store.pepper().lookup(issued.token.reveal()));
+        // The first tick looks back at what was changed just before.
+        ticks(&cache, 1).await;
+        for (owner, is_loners) in [(Owner::Project(project), false), (Owner::Organisation(books.org), true)] {
+            let before = [find(&cache, loner).await, find(&cache, member).await];
+            assert_eq!((before[0].project, before[1].project), (None, Some(project)));
+            let change = LimitChange::of(QuotaKind::Spend, Amount::Of(1));
+            books.store.change_limits(owner, &[change], NOW).await.expect("set");
+            ticks(&cache, 1).await;
+            let after = [find(&cache, loner).await, find(&cache, member).await];
+            let is_read_again = |at: usize| !Arc::ptr_eq(&before[at], &after[at]);
+            assert_eq!((is_read_again(0), is_read_again(1)), (is_loners, true), "{owner:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn keys_of_an_organisation_share_its_balance() {
         let books = Books::open().await;
         let cache = cache_of(&books).await;

@@ -279,3 +279,117 @@ async fn remove(connection: &mut Connection, owner: Owner, row: &QuotaRow, now: 
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::{Books, NOW, new_key, price};
+    use crate::store::keys::NewKey;
+
+    /// The history of a quota: moment, strictness, limit, increase and its end.
+    type Entry = (i64, i64, i64, Option<i64>, Option<i64>);
+
+    async fn history(books: &Books, quota: filters::id::QuotaId) -> Vec<Entry> {
+        let statement = "SELECT at_ms, strict, limit_value, increase_value, until_ms FROM limit_history \
+                         WHERE quota = $1 ORDER BY at_ms, id";
+        sqlx::query_as(statement).bind(quota.0).fetch_all(&books.store.reader).await.expect("read")
+    }
+
+    fn monthly(amount: Option<Amount>) -> LimitChange {
+        let window = "calendar month Europe/Berlin".parse().expect("a window");
+        LimitChange { window, amount, ..LimitChange::of(QuotaKind::Spend, Amount::None) }
+    }
+
+    #[tokio::test]
+    async fn each_change_of_a_limit_is_in_its_history() {
+        let books = Books::open().await;
+        let owner = Owner::Key(books.key);
+        let more = Increase { amount: 3, until: NOW.plus(1_000) };
+        let strict = LimitChange { is_strict: Some(true), ..monthly(Some(Amount::Of(5))) };
+        let raised = LimitChange { increase: Some(more), ..monthly(None) };
+        let ended = LimitChange { increase: Some(Increase { amount: 0, until: NOW }), ..monthly(Some(Amount::Of(4))) };
+        let changes = [strict, raised, ended, monthly(Some(Amount::None)), monthly(Some(Amount::Of(9)))];
+        let mut numbers = Vec::new();
+        for (at, change) in (0..).zip(&changes) {
+            let rows =
+                books.store.change_limits(owner, std::slice::from_ref(change), NOW.plus(at)).await.expect("done");
+            numbers.extend(rows.iter().filter(|row| change.is_for(row)).map(|row| row.id));
+        }
+        // A limit that is set again after it was removed is the same quota: what was charged to it still counts.
+        numbers.dedup();
+        assert_eq!(numbers.len(), 1);
+        assert_eq!(
+            history(&books, numbers[0]).await,
+            [
+                (NOW.0, 1, 5, None, None),
+                (NOW.0 + 1, 1, 5, Some(3), Some(NOW.0 + 1_000)),
+                (NOW.0 + 2, 1, 4, None, None),
+                (NOW.0 + 3, 1, i64::MAX, None, None),
+                (NOW.0 + 4, 0, 9, None, None)
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn an_increase_counts_until_its_end() {
+        let books = Books::open().await;
+        let more = Increase { amount: 3, until: NOW.plus(1_000) };
+        let change = LimitChange { increase: Some(more), ..monthly(Some(Amount::Of(5))) };
+        let owner = Owner::Organisation(books.org);
+        let rows = books.store.change_limits(owner, &[change], NOW).await.expect("set");
+        let limits = [NOW, NOW.plus(999), NOW.plus(1_000)].map(|now| rows[1].limit_at(now));
+        assert_eq!(limits, [8, 8, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_key_without_a_limit_still_knows_what_it_has_spent() {
+        let books = Books::open().await;
+        books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
+        let calls = [books.call(1, 10, 5)];
+        books.store.ship("node", &calls, Default::default()).await.expect("shipped");
+        let none = LimitChange::of(QuotaKind::Spend, Amount::None);
+        let rows = books.store.change_limits(Owner::Key(books.key), &[none], NOW).await.expect("removed");
+        assert_eq!((rows[0].limit, rows[0].spent), (i64::MAX, calls[0].1.charge.0));
+        assert_eq!(books.key().await.spent(), calls[0].1.charge);
+        let unlimited = NewKey { limits: vec![Limit::plain(QuotaKind::Tokens, 5)], ..new_key(books.org) };
+        let issued = books.store.create_key(&unlimited, NOW).await.expect("made");
+        let key = books.store.key(issued.id, NOW).await.expect("read");
+        assert_eq!(key.limits[0].limit, i64::MAX);
+        assert!(books.store.audit(Default::default()).await.expect("audited").findings.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_changes_nothing() {
+        let books = Books::open().await;
+        let owner = Owner::Project(ProjectId(3));
+        let stranger = books.store.change_limits(owner, &[monthly(Some(Amount::Of(5)))], NOW).await;
+        assert!(matches!(stranger, Err(StoreError::NotFound(_))));
+        let before = books.key().await.limits;
+        let owner = Owner::Key(books.key);
+        for last in [monthly(None), LimitChange::of(QuotaKind::Tokens, Amount::None)] {
+            let changes = [LimitChange::of(QuotaKind::Spend, Amount::Of(1)), last];
+            let refused = books.store.change_limits(owner, &changes, NOW);
+            assert!(matches!(refused.await, Err(StoreError::Refused(_))));
+            assert_eq!(books.key().await.limits, before);
+        }
+        let balance = LimitChange::of(QuotaKind::Balance, Amount::None);
+        let refused = books.store.change_limits(Owner::Organisation(books.org), &[balance], NOW).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn an_owner_has_a_bounded_number_of_limits() {
+        let books = Books::open().await;
+        let change = |number: usize| LimitChange {
+            model: Some(Glob(format!("m-{number}").into())),
+            ..LimitChange::of(QuotaKind::Requests, Amount::Of(1))
+        };
+        let held = books.key().await.limits.len();
+        let changes: Vec<_> = (held..QUOTAS_PER_OWNER_MAX).map(change).collect();
+        let owner = Owner::Key(books.key);
+        let rows = books.store.change_limits(owner, &changes, NOW).await.expect("set");
+        assert_eq!(rows.len(), QUOTAS_PER_OWNER_MAX);
+        let refused = books.store.change_limits(owner, &[change(0)], NOW).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))));
+    }
+}

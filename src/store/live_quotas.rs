@@ -5,7 +5,7 @@
 
 use super::quotas::{QuotaKind, QuotaRow};
 use filters::denied::LimitSource;
-use filters::id::QuotaId;
+use filters::id::{KeyId, QuotaId};
 use filters::money::NanoUsd;
 use filters::quota::{Chain, Concurrency, Rate, Spend};
 use std::collections::HashMap;
@@ -42,7 +42,9 @@ impl LiveQuotas {
     /// The chain of a key, from its own quotas and its organisation's. Limits take effect at once, also for other keys.
     pub(super) fn chain<'a>(&mut self, quotas: impl Iterator<Item = &'a QuotaRow>) -> (Chain, Box<[QuotaId]>) {
         let (mut chain, mut ids, mut balance) = (Chain::default(), Vec::new(), None);
-        for row in quotas.filter(|row| row.is_plain()) {
+        // So far the gateway holds calls to the plain limits of their key and to the balance; the others are on record only.
+        let is_of_key = |row: &QuotaRow| row.kind == QuotaKind::Balance || row.owner.parse::<KeyId>().is_ok();
+        for row in quotas.filter(|row| row.is_plain() && is_of_key(row)) {
             ids.push(row.id);
             match row.kind {
                 QuotaKind::Balance => balance = Some(self.spend(row)),

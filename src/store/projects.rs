@@ -145,3 +145,51 @@ fn read_row(row: &Rows) -> Result<ProjectRecord, StoreError> {
         limits: Vec::new(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::{Books, NOW, new_key};
+    use crate::store::keys::NewKey;
+    use crate::store::quotas::QuotaKind;
+
+    #[tokio::test]
+    async fn a_project_knows_its_keys_and_what_they_spent() {
+        let books = Books::open().await;
+        let limits = [Limit::plain(QuotaKind::Spend, 7)];
+        let made = books.store.create_project(books.org, "web", &limits, NOW).await.expect("made");
+        assert_eq!((made.keys, made.spent, made.limits[0].limit), (0, NanoUsd::ZERO, 7));
+        for _ in 0..2 {
+            let new = NewKey { project: Some(made.id), ..new_key(books.org) };
+            let issued = books.store.create_key(&new, NOW).await.expect("made");
+            let key = books.store.key(issued.id, NOW).await.expect("read");
+            assert_eq!(key.project, Some(made.id));
+            let total = key.limits.iter().find(|row| row.kind == QuotaKind::Spend).expect("every key has it");
+            sqlx::query("INSERT INTO spent (quota, window_start_ms, amount) VALUES ($1, 0, 5)")
+                .bind(total.id.0)
+                .execute(&books.store.writer)
+                .await
+                .expect("booked");
+        }
+        let read = books.store.project(made.id, NOW).await.expect("read");
+        assert_eq!((read.keys, read.spent, &read.limits), (2, NanoUsd(10), &made.limits));
+        assert_eq!(books.store.projects(books.org, None, NOW).await.expect("listed"), [read]);
+        assert!(books.store.projects(books.org, Some(made.id), NOW).await.expect("listed").is_empty());
+    }
+
+    #[tokio::test]
+    async fn keys_and_projects_belong_to_the_same_organisation() {
+        let books = Books::open().await;
+        let other = books.store.create_organisation("Other", NOW).await.expect("made").id;
+        let project = books.store.create_project(other, "theirs", &[], NOW).await.expect("made").id;
+        let new = NewKey { project: Some(project), ..new_key(books.org) };
+        let refused = books.store.create_key(&new, NOW).await;
+        assert!(matches!(refused, Err(StoreError::Refused(_))));
+        let nowhere = NewKey { project: Some(ProjectId(1)), ..new_key(books.org) };
+        let refused = books.store.create_key(&nowhere, NOW).await;
+        assert!(matches!(refused, Err(StoreError::NotFound(_))));
+        let refused = books.store.create_project(OrgId(1), "nobody's", &[], NOW).await;
+        assert!(matches!(refused, Err(StoreError::NotFound(_))));
+        assert_eq!(books.store.keys(books.org, None, NOW).await.expect("listed").len(), 1);
+    }
+}

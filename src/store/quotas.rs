@@ -287,3 +287,87 @@ fn read_window(row: &Rows) -> Result<Window, StoreError> {
     let content = words.join(" ");
     content.parse().map_err(|_| StoreError::Corrupt { column: "quotas.unit", content })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::{Books, NOW};
+    use crate::store::limits::{Amount, LimitChange, Owner};
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// Sets limits of money over windows on the key of the books, and books amounts to periods of the first of them.
+    async fn charged(window: &str, amounts: &[(i64, i64)]) -> (Books, QuotaRow) {
+        let books = Books::open().await;
+        let window: Window = window.parse().expect("a window");
+        let change = LimitChange { window, ..LimitChange::of(QuotaKind::Spend, Amount::Of(100)) };
+        let set = books.store.change_limits(Owner::Key(books.key), &[change], NOW).await.expect("set");
+        let row = set.last().expect("it was set").clone();
+        for (start_ms, amount) in amounts {
+            sqlx::query("INSERT INTO spent (quota, window_start_ms, amount) VALUES ($1, $2, $3)")
+                .bind(row.id.0)
+                .bind(start_ms)
+                .bind(amount)
+                .execute(&books.store.writer)
+                .await
+                .expect("booked");
+        }
+        (books, row)
+    }
+
+    async fn spent(books: &Books, quota: QuotaId, now: EpochMs) -> (i64, i64) {
+        let rows = books.store.limits(Owner::Key(books.key), now).await.expect("read");
+        let row = rows.iter().find(|row| row.id == quota).expect("it is there");
+        (row.spent, row.spent_in_span)
+    }
+
+    #[tokio::test]
+    async fn a_calendar_counts_the_period_of_the_moment_alone() {
+        let day_ms = 24 * HOUR_MS;
+        let booked = [(NOW.0 - day_ms, 7), (NOW.0, 20), (NOW.0 + day_ms, 300)];
+        let (books, row) = charged("calendar day UTC", &booked).await;
+        assert_eq!(spent(&books, row.id, NOW).await, (20, 20));
+        assert_eq!(spent(&books, row.id, NOW.plus(day_ms - 1)).await, (20, 20));
+        assert_eq!(spent(&books, row.id, NOW.plus(day_ms)).await, (300, 300));
+        assert_eq!(spent(&books, row.id, NOW.plus(-1)).await, (7, 7));
+        assert_eq!(spent(&books, row.id, NOW.plus(2 * day_ms)).await, (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_rolling_window_counts_its_buckets_and_none_beyond() {
+        let minute_ms = 60_000;
+        let booked = [(NOW.0 - 61 * minute_ms, 1), (NOW.0 - HOUR_MS, 20), (NOW.0, 300), (NOW.0 + minute_ms, 4_000)];
+        let (books, row) = charged("rolling hour", &booked).await;
+        assert_eq!(spent(&books, row.id, NOW).await, (320, 300));
+        assert_eq!(spent(&books, row.id, NOW.plus(minute_ms)).await, (4_300, 4_000));
+        assert_eq!(spent(&books, row.id, NOW.plus(62 * minute_ms)).await, (0, 0));
+    }
+
+    #[tokio::test]
+    async fn absurd_sums_do_not_keep_a_key_from_being_read() {
+        let booked = [(NOW.0 - HOUR_MS, i64::MAX), (NOW.0, i64::MAX)];
+        let (books, row) = charged("rolling hour", &booked).await;
+        assert_eq!(spent(&books, row.id, NOW).await, (i64::MAX, i64::MAX));
+    }
+
+    #[tokio::test]
+    async fn a_quota_that_this_release_does_not_know_is_not_overlooked() {
+        for broken in ["kind = 'images'", "unit = 'fortnight'", "zone = 'Mars/Olympus'", "thresholds = 'often'"] {
+            let (books, _) = charged("calendar day UTC", &[]).await;
+            let statement = format!("UPDATE quotas SET {broken} WHERE unit = 'day'");
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&books.store.writer).await.expect("broken");
+            let read = books.store.key(books.key, NOW).await;
+            assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{broken}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn thresholds_are_read_as_they_are_written() {
+        for text in ["", "50,80,100", "1"] {
+            assert_eq!(text.parse::<Thresholds>().expect(text).to_string(), text);
+        }
+        for text in ["0", "101", "80,50", "50,50", "50,", "a", "1,2,3,4,5,6,7,8,9"] {
+            assert!(text.parse::<Thresholds>().is_err(), "{text}");
+        }
+    }
+}

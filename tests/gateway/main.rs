@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod metrics;
 mod money;
+mod projects;
 mod smuggling;
 mod support;
 mod tidy;
