@@ -277,7 +277,32 @@ impl Denied {
             Self::SpendLimitReached { .. } => Some(LimitSource::KeySpendLimit),
             Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => Some(*quota),
             Self::ConcurrencyExceeded { .. } => Some(LimitSource::KeyConcurrency),
-            _ => None,
+            Self::InvalidRequest(_)
+            | Self::AmbiguousCredentials
+            | Self::DuplicateField(_)
+            | Self::MissingCredentials
+            | Self::InvalidApiKey
+            | Self::KeyExpired
+            | Self::KeyArchived
+            | Self::KeyDisabled
+            | Self::OrganisationSuspended
+            | Self::RouteScopeDenied { .. }
+            | Self::ModelNotAllowed(_)
+            | Self::ProviderNotAllowed(_)
+            | Self::ModelNotFound(_)
+            | Self::NotFound
+            | Self::MethodNotAllowed(..)
+            | Self::RequestTimeout
+            | Self::BodyTooLarge(_)
+            | Self::UnsupportedEncoding
+            | Self::HeadersTooLarge { .. }
+            | Self::ModelUnpriced(_)
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::LimitsUnavailable
+            | Self::StoreUnavailable
+            | Self::Overloaded
+            | Self::ShuttingDown => None,
         }
     }
 
@@ -288,7 +313,32 @@ impl Denied {
             Code::InsufficientCredits => Some("add_credits"),
             Code::SpendLimitReached => Some("raise_limit"),
             Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => Some("wait"),
-            _ => None,
+            Code::InvalidRequest
+            | Code::AmbiguousCredentials
+            | Code::DuplicateField
+            | Code::MissingCredentials
+            | Code::InvalidApiKey
+            | Code::KeyExpired
+            | Code::KeyArchived
+            | Code::KeyDisabled
+            | Code::OrganisationSuspended
+            | Code::RouteScopeDenied
+            | Code::ModelNotAllowed
+            | Code::ProviderNotAllowed
+            | Code::ModelNotFound
+            | Code::NotFound
+            | Code::MethodNotAllowed
+            | Code::RequestTimeout
+            | Code::BodyTooLarge
+            | Code::UnsupportedEncoding
+            | Code::HeadersTooLarge
+            | Code::ModelUnpriced
+            | Code::UpstreamFailed
+            | Code::UpstreamTimeout
+            | Code::LimitsUnavailable
+            | Code::StoreUnavailable
+            | Code::Overloaded
+            | Code::ShuttingDown => None,
         }
     }
 }
