@@ -18,6 +18,7 @@ mod providers;
 mod receive;
 mod relay;
 mod report;
+mod unread;
 
 pub use dial::Dialer;
 pub use door::Door;
@@ -214,14 +215,20 @@ impl HttpServerApp for Gateway {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let (header_timeout, write_idle_timeout) = {
-            let limits = &self.runtime.load().limits;
-            (limits.header_timeout, limits.write_idle_timeout)
-        };
-        session.set_write_timeout(Some(write_idle_timeout));
-        if !receive::head(&mut session, &self.activity, header_timeout).await {
-            session.shutdown().await;
-            return None;
+        // A copy, because the connection may wait for long.
+        let limits = self.runtime.load().limits.clone();
+        session.set_write_timeout(Some(limits.write_idle_timeout));
+        match receive::head(&mut session, &self.activity, &limits).await {
+            Ok(true) => {}
+            Ok(false) => {
+                session.shutdown().await;
+                return None;
+            }
+            Err(denied) => {
+                self.refuse_unread(&mut session, &denied).await;
+                session.shutdown().await;
+                return None;
+            }
         }
         let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
         if self.activity.is_draining() || *shutdown.borrow() {
