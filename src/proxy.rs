@@ -78,6 +78,8 @@ pub struct Activity {
     pub body_bytes: AtomicU64,
     /// Set when the process is about to stop: connections are closed after their answer.
     draining: AtomicBool,
+    /// Set when it stops: what was begun goes on, and nothing else begins.
+    closed: AtomicBool,
     /// Wakes connections that wait for their next request.
     closing: Notify,
     calls: AtomicU64,
@@ -89,9 +91,14 @@ impl Activity {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Closes connections that wait for a request.
-    pub fn close_idle(&self) {
+    /// Refuses requests from now on, and closes connections that wait for one.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.closing.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     fn is_draining(&self) -> bool {
@@ -148,6 +155,9 @@ impl Gateway {
     ) -> Result<Connection, Denied> {
         let route = receive::route(session.req_header());
         report.route = route.clone().ok();
+        if self.activity.is_closed() {
+            return Err(Denied::ShuttingDown);
+        }
         receive::check_head(session.req_header(), &runtime.limits)?;
         if let Err(denied) = receive::check_coding(session.req_header()) {
             session.set_keepalive(None);
