@@ -43,6 +43,8 @@ pub struct ErrorAnswer {
     pub retry_after_ms: Option<u64>,
     /// For the header `x-should-retry`, which the official SDKs obey before their own rules.
     pub should_retry: Option<bool>,
+    /// For the header `Allow`: the method that the path answers.
+    pub allowed: Option<http::Method>,
 }
 
 impl ErrorAnswer {
@@ -182,7 +184,8 @@ pub fn answer(denied: &Denied, shape: Shape, call: CallId) -> ErrorAnswer {
         Retry::After(milliseconds) => (Some(milliseconds), None),
         Retry::WhenRefilled => (refilled_after_ms(denied), None),
     };
-    ErrorAnswer { status, body: body(denied, shape, call), retry_after_ms, should_retry }
+    let allowed = if let Denied::MethodNotAllowed(_, allowed) = denied { Some(allowed.clone()) } else { None };
+    ErrorAnswer { status, body: body(denied, shape, call), retry_after_ms, should_retry, allowed }
 }
 
 fn refilled_after_ms(denied: &Denied) -> Option<u64> {
@@ -195,7 +198,10 @@ fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
     let within = Some(&*request_id);
     let envelope = match shape {
         Shape::Openai => Envelope::of(Fields { param: Some(param(denied)), request_id: within, ..plain }),
-        Shape::Anthropic => Envelope { kind: Some("error"), error: plain, request_id: within },
+        Shape::Anthropic => {
+            let details = Some(Details { error_code: denied.code().name() });
+            Envelope { kind: Some("error"), error: Fields { details, ..plain }, request_id: within }
+        }
         Shape::Gateway => Envelope::of(Fields { kind: "gateway_error", request_id: within, ..plain }),
         Shape::Numeric => Envelope::of(Fields { code: PublicCode::Status(plain.status), request_id: within, ..plain }),
     };
@@ -230,6 +236,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<Option<&'static str>>,
     code: PublicCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -241,6 +249,12 @@ struct Fields<'a> {
     required_scopes: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_scopes: Option<Vec<&'static str>>,
+}
+
+/// Where Anthropic's SDKs look for the code: `error_code` of their errors is `error.details.error_code`.
+#[derive(Serialize)]
+struct Details {
+    error_code: &'static str,
 }
 
 #[derive(Serialize)]
@@ -260,6 +274,7 @@ impl Fields<'_> {
             kind: kind(code),
             param: None,
             code: PublicCode::Name(code.name()),
+            details: None,
             status: status(code),
             request_id: None,
             limit_source: denied.limit_source().map(LimitSource::name),
@@ -386,6 +401,7 @@ mod tests {
                     "type": "insufficient_credits",
                     "message": "The key's spend limit is reached: $0 are left and this call may cost $1.5. Raise the limit or ask for less output.",
                     "code": "spend_limit_reached",
+                    "details": {"error_code": "spend_limit_reached"},
                     "status": 402,
                     "limit_source": "key_spend_limit",
                     "remedy": "raise_limit",
@@ -482,6 +498,13 @@ mod tests {
             assert_eq!(answer.retry_after_ms, Some(milliseconds), "{denied}");
             assert_eq!(answer.retry_after_seconds(), Some(seconds), "{denied}");
         }
+    }
+
+    #[test]
+    fn the_method_that_a_path_answers_is_named() {
+        let denied = Denied::MethodNotAllowed(http::Method::PUT, http::Method::POST);
+        assert_eq!(answer(&denied, Shape::Openai, CALL).allowed, Some(http::Method::POST));
+        assert_eq!(answer(&Denied::NotFound, Shape::Openai, CALL).allowed, None);
     }
 
     #[test]

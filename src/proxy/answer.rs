@@ -327,7 +327,7 @@ pub(super) async fn refusal(
     if let Some(key) = &report.key {
         head.rates(&key.chain, dialect, report.started);
     }
-    head.retry(refused);
+    head.refusal(refused);
     head.allow_origin(&client.req_header().headers, runtime);
     whole_answer(client, head, refused.body.clone()).await
 }

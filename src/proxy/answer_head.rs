@@ -12,7 +12,9 @@ use filters::money::NanoUsd;
 use filters::quota::{Chain, RateReading};
 use filters::time::{EpochMs, date_of_day};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use pingora::http::ResponseHeader;
 
 /// Whether a provider's header goes to the client: nothing that is between the provider and us, or about our account.
@@ -128,14 +130,17 @@ impl AnswerHead {
         self.text(PROVIDER, |text| text.put_slice(name.as_bytes()));
     }
 
-    /// When to try again, as HTTP says it and as the official SDKs understand it.
-    pub(super) fn retry(&mut self, refused: &ErrorAnswer) {
+    /// When to try again, as HTTP says it and as the official SDKs understand it, and with which method.
+    pub(super) fn refusal(&mut self, refused: &ErrorAnswer) {
         if let (Some(seconds), Some(after_ms)) = (refused.retry_after_seconds(), refused.retry_after_ms) {
             self.parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
             self.number(RETRY_AFTER_MS, after_ms);
         }
         if let Some(should_retry) = refused.should_retry {
             self.fixed(SHOULD_RETRY, if should_retry { "true" } else { "false" });
+        }
+        if let Some(method) = &refused.allowed {
+            self.text(ALLOW, |text| text.put_slice(method.as_str().as_bytes()));
         }
     }
 
