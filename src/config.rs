@@ -220,6 +220,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Most bytes of lines that wait to be written.
+    pub queue_bytes_max: usize,
 }
 
 /// How log lines look.

@@ -9,7 +9,7 @@
 //! - [`store`] the books and keys in SQL, the journal, the key cache
 //! - [`error`] refusals → status, code, message, in every error dialect: one table
 //! - [`config`] raw TOML → validated configuration; the only reader of environment and files
-//! - [`metrics`] every series and its labels · [`clock`] the only reader of time
+//! - [`metrics`] every series and its labels · [`log`] every line and who writes it · [`clock`] the only reader of time
 //! - [`cli`] the commands for organisations, keys, usage, audit · [`demo`] everything in one process, to try it
 //! - [`simulated_provider`] a provider that costs nothing and counts right, for tests, benches and the demo
 //!
@@ -24,6 +24,7 @@ pub mod control;
 pub mod decimal;
 pub mod demo;
 pub mod error;
+pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod simulated_provider;

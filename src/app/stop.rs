@@ -32,8 +32,10 @@ impl ShutdownSignalWatch for Stop {
             parts.finish().await;
             std::process::exit(0);
         });
-        BACKGROUND.spawn(async {
+        let log = self.parts.log.clone();
+        BACKGROUND.spawn(async move {
             stop_signal().await;
+            log.end();
             std::process::exit(130);
         });
         ShutdownSignal::GracefulTerminate

@@ -126,6 +126,7 @@ pub(super) fn read_log(section: &Section<'_>) -> Log {
         calls: section.boolean("calls", true),
         level: section.choice("level", "info", &levels).to_owned(),
         format: section.choice("format", LogFormat::Json, &[("json", LogFormat::Json), ("text", LogFormat::Text)]),
+        queue_bytes_max: section.size("queue_bytes_max", 64 * KIB..=GIB, 4 * MIB),
     }
 }
 

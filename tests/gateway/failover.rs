@@ -1,6 +1,6 @@
 //! Calls whose first provider fails: another is asked, as long as the client has not got a byte.
 
-use crate::support::{Call, Gateway, Provider, Scripted, Setup, Upstream};
+use crate::support::{Call, Gateway, Provider, Scripted, Setup, Upstream, eventually};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -182,7 +182,7 @@ fn a_provider_that_refuses_every_credential_is_passed_over() {
     }
     assert_eq!(first.requests().len(), 1);
     assert_eq!(gateway.metric("tollgate_credential_benched", &["provider=\"first\""]), 1.0);
-    assert!(gateway.log().contains("credential"), "the operator is told");
+    eventually("the operator is told", || gateway.log().contains("credential").then_some(()));
 }
 
 #[test]
