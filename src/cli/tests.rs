@@ -126,7 +126,7 @@ async fn usage_and_audit_of_empty_books_are_empty_and_true() {
     let dir = tempfile::tempdir().expect("a directory");
     let made = objects(dir.path(), "org create Acme").await;
     let org = text(&made[0]["id"]);
-    for by in ["day", "model"] {
+    for by in ["day", "model", "key"] {
         let line = format!("usage --org {org} --since 30d --by {by}");
         assert!(objects(dir.path(), &line).await.is_empty());
     }

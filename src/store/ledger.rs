@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn usage_is_summed_by_day_and_by_model() {
+    async fn usage_is_summed_by_day_by_model_and_by_key() {
         let books = Books::open().await;
         let mut calls: Vec<_> = (0..6).map(|number| books.call(number, 10, 1)).collect();
         for (intent, _) in &mut calls[3..] {
@@ -368,6 +368,9 @@ mod tests {
             let late = usage(NOW.plus(1), Grouping::Model).await;
             assert_eq!(late.len(), 1);
             assert_eq!(late[0].group, Group::Model("other".to_owned()));
+            let keys = usage(NOW, Grouping::Key).await;
+            assert_eq!((&keys[0].group, keys[0].charge.0), (&Group::Key(books.key.to_string()), charged));
+            assert_eq!(keys.len(), 1);
         }
     }
 
