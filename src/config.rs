@@ -169,6 +169,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Largest answer that is held back so that its cost can be named in a header.
     pub answer_buffer_bytes: usize,
+    /// Most answers at once that are read on after their clients have left.
+    pub drains_max: usize,
 }
 
 /// A listener of one address.
@@ -263,6 +265,22 @@ pub struct Provider {
     pub input_estimate: InputEstimate,
     /// The tier in which it bills what asks for none.
     pub default_tier: Tier,
+    /// What becomes of an answer whose client has left.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of an answer whose client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The provider's connection is closed.
+    Cancel,
+    /// It is read on, for the sake of the provider's figures, until one of these is used up.
+    Drain {
+        /// Longest time.
+        time_max: Duration,
+        /// Most bytes.
+        bytes_max: u64,
+    },
 }
 
 /// One of our credentials at a provider.

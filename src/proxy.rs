@@ -75,6 +75,8 @@ pub struct Activity {
     pub requests: AtomicUsize,
     /// Bytes of request bodies in memory.
     pub body_bytes: AtomicU64,
+    /// Answers that are read on although their clients have left; each is a request that has not ended.
+    drains: AtomicUsize,
     /// Set when the process is about to stop: connections are closed after their answer.
     draining: AtomicBool,
     /// Wakes connections that wait for their next request.
@@ -123,7 +125,7 @@ enum Connection {
 
 impl Gateway {
     /// The journey of one request, from its head to the books. Every refusal leaves by the same door.
-    async fn serve(&self, session: &mut ServerSession) -> Connection {
+    async fn serve(self: &Arc<Self>, session: &mut ServerSession) -> Connection {
         let runtime = self.runtime.load_full();
         let mut report = Report::new(self.next_call(), clock::now());
         if runtime.log_calls {
@@ -140,8 +142,8 @@ impl Gateway {
 
     /// Receive → authenticate → resolve → admit → relay. The relay settles.
     async fn answer(
-        &self,
-        runtime: &Runtime,
+        self: &Arc<Self>,
+        runtime: &Arc<Runtime>,
         session: &mut ServerSession,
         report: &mut Report,
     ) -> Result<Connection, Denied> {

@@ -103,6 +103,8 @@ pub enum Outcome {
     Recovered = 6,
     /// The code that ran the call stopped half-way (a panic or a dropped task).
     Abandoned = 7,
+    /// The stream outgrew what could be set aside for it, and was ended in the provider's place.
+    Cut = 8,
 }
 
 impl Outcome {
@@ -117,6 +119,7 @@ impl Outcome {
             Self::Unreached => "unreached",
             Self::Recovered => "recovered",
             Self::Abandoned => "abandoned",
+            Self::Cut => "cut",
         }
     }
 
@@ -131,6 +134,7 @@ impl Outcome {
             Self::Unreached,
             Self::Recovered,
             Self::Abandoned,
+            Self::Cut,
         ]
         .into_iter()
         .find(|outcome| *outcome as u8 == byte)

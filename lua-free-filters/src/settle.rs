@@ -45,9 +45,12 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End) -> Terminal {
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
     let (usage, estimated) = match end.outcome {
         Outcome::Refused | Outcome::Unreached => (Usage::default(), false),
-        Outcome::Complete | Outcome::ClientGone | Outcome::UpstreamFailed | Outcome::Recovered | Outcome::Abandoned => {
-            tally.usage(intent.input_estimate, reserve::output_max(head, model))
-        }
+        Outcome::Complete
+        | Outcome::ClientGone
+        | Outcome::UpstreamFailed
+        | Outcome::Recovered
+        | Outcome::Abandoned
+        | Outcome::Cut => tally.usage(intent.input_estimate, reserve::output_max(head, model)),
     };
     Terminal {
         call: intent.call,

@@ -82,6 +82,7 @@ fn read_limits(section: &Section<'_>) -> Limits {
         drain_delay: section.milliseconds("drain_delay_ms", 0..=HOUR_MS, 2 * SECOND_MS),
         drain_timeout: section.milliseconds("drain_timeout_ms", 0..=DAY_MS, 600 * SECOND_MS),
         answer_buffer_bytes: section.size("answer_buffer_bytes", 0..=16 * MIB, 64 * KIB),
+        drains_max: section.size("drains_max", 0..=1_000_000, 1_000),
     };
     if limits.request_bytes_in_flight_max < limits.body_bytes_max {
         section.report("request_bytes_in_flight_max", "must be at least body_bytes_max");

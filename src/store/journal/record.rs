@@ -373,7 +373,7 @@ pub(super) mod tests {
     prop_compose! {
         fn terminals()(
             call in any::<u128>(),
-            outcome in 1u8..=7,
+            outcome in 1u8..=8,
             tier in 0u8..3,
             error in 0..=Code::ALL.len(),
             provider in "[a-z0-9-]{0,128}",
@@ -385,7 +385,7 @@ pub(super) mod tests {
             let mut usage = Usage { counts };
             usage.counts.iter_mut().zip(used).for_each(|(count, used)| *count *= u64::from(used));
             Terminal {
-                call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 7"), estimated: flags.0,
+                call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 8"), estimated: flags.0,
                 status: flags.1, error: Code::ALL.get(error).copied(), provider: provider.into(),
                 price: PriceId(numbers.0), tier: tier_of(tier).expect("0 to 2"), usage, charge: NanoUsd(numbers.1),
                 attempts: flags.2, ended: EpochMs(numbers.2), first_byte_ms: flags.3,
