@@ -186,7 +186,12 @@ pub fn answer(denied: &Denied, shape: Shape, call: CallId) -> ErrorAnswer {
 }
 
 fn refilled_after_ms(denied: &Denied) -> Option<u64> {
-    if let Denied::RateLimitExceeded { retry_after_ms, .. } = denied { Some(*retry_after_ms) } else { None }
+    match denied {
+        Denied::RateLimitExceeded { retry_after_ms, .. } | Denied::ProviderRateLimited { retry_after_ms } => {
+            Some(*retry_after_ms)
+        }
+        _ => None,
+    }
 }
 
 fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
@@ -471,6 +476,7 @@ mod tests {
     fn limits_and_outages_say_when_to_come_back() {
         for (denied, status, milliseconds, seconds) in [
             (limited(), 429, 1_200, 2),
+            (Denied::ProviderRateLimited { retry_after_ms: 7_000 }, 429, 7_000, 7),
             (Denied::ConcurrencyExceeded { limit: 3 }, 429, CONCURRENCY_RETRY_MS, 1),
             (Denied::LimitsUnavailable, 503, 1_000, 1),
             (Denied::StoreUnavailable, 503, 1_000, 1),

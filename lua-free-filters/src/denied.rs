@@ -135,6 +135,8 @@ pub enum LimitSource {
     KeyTokensPerMinute,
     /// The key's calls at once.
     KeyConcurrency,
+    /// None of ours: the providers' own.
+    Provider,
 }
 
 impl LimitSource {
@@ -147,6 +149,7 @@ impl LimitSource {
             Self::KeyRequestsPerMinute => "key_requests_per_minute",
             Self::KeyTokensPerMinute => "key_tokens_per_minute",
             Self::KeyConcurrency => "key_concurrency",
+            Self::Provider => "provider",
         }
     }
 }
@@ -209,6 +212,8 @@ pub enum Denied {
     ModelUnpriced(String),
     #[error("Rate limit exceeded: {limit} {unit} per minute. Try again in {retry_after_ms} ms.")]
     RateLimitExceeded { quota: LimitSource, unit: &'static str, limit: i64, retry_after_ms: u64 },
+    #[error("Every provider of the model is at its rate limit. Try again in {retry_after_ms} ms.")]
+    ProviderRateLimited { retry_after_ms: u64 },
     #[error("Too many calls at once: the key may run {limit}. Try again when one has ended.")]
     ConcurrencyExceeded { limit: i64 },
     #[error("No provider of the model could answer. Try again.")]
@@ -258,7 +263,7 @@ impl Denied {
             Self::UnsupportedEncoding => Code::UnsupportedEncoding,
             Self::HeadersTooLarge { .. } => Code::HeadersTooLarge,
             Self::ModelUnpriced(_) => Code::ModelUnpriced,
-            Self::RateLimitExceeded { .. } => Code::RateLimitExceeded,
+            Self::RateLimitExceeded { .. } | Self::ProviderRateLimited { .. } => Code::RateLimitExceeded,
             Self::ConcurrencyExceeded { .. } => Code::ConcurrencyExceeded,
             Self::UpstreamFailed => Code::UpstreamFailed,
             Self::UpstreamTimeout => Code::UpstreamTimeout,
@@ -277,6 +282,7 @@ impl Denied {
             Self::SpendLimitReached { .. } => Some(LimitSource::KeySpendLimit),
             Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => Some(*quota),
             Self::ConcurrencyExceeded { .. } => Some(LimitSource::KeyConcurrency),
+            Self::ProviderRateLimited { .. } => Some(LimitSource::Provider),
             _ => None,
         }
     }

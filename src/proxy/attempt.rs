@@ -328,11 +328,13 @@ pub(super) fn judge(head: &ResponseHeader) -> Result<(), Failure> {
     let status = head.status.as_u16();
     match status {
         401 | 403 => Err(Failure::Credential { status }),
-        408 | 429 | 500..=599 => {
-            let retry_after =
-                head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            Err(Failure::Status { status, retry_after: retry_after.map(Duration::from_secs) })
-        }
+        408 | 429 | 500..=599 => Err(Failure::Status { status, retry_after: retry_after(head) }),
         _ => Ok(()),
     }
+}
+
+/// When the provider wants to be asked again.
+fn retry_after(head: &ResponseHeader) -> Option<Duration> {
+    let number = |name: &str| head.headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    number("retry-after-ms").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
 }

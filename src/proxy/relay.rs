@@ -16,7 +16,7 @@ use filters::pipeline::{Admitted, Progress};
 use filters::ports::Outcome;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The candidates that were tried, and how each of them failed at last.
 #[derive(Default)]
@@ -38,15 +38,31 @@ impl Search {
         self.failures.push(attempt);
     }
 
-    /// What the client is told: how the last one failed.
+    /// What the client is told: that it is too fast, if that is what every provider said, else how the last one failed.
     fn denied(&self) -> Denied {
-        self.failures.last().map_or(Denied::UpstreamFailed, |last| last.failure.denied())
+        let waits = self.failures.iter().map(|attempt| match attempt.failure {
+            Failure::Status { status: 429, retry_after } => {
+                Some(retry_after.unwrap_or(attempt.provider.settings.cool_down))
+            }
+            _ => None,
+        });
+        // The first provider that can be asked again is enough. One that was not slowed down makes this none.
+        let wait = waits.reduce(|first, second| Some(first?.min(second?))).flatten();
+        match (wait, self.failures.last()) {
+            (Some(wait), _) => Denied::ProviderRateLimited { retry_after_ms: milliseconds(wait) },
+            (None, Some(last)) => last.failure.denied(),
+            (None, None) => Denied::UpstreamFailed,
+        }
     }
 
     fn outcome(&self) -> Outcome {
         let is_refusal = self.failures.last().is_some_and(|last| last.failure.is_refusal());
         if is_refusal { Outcome::Refused } else { Outcome::Unreached }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An answer that has begun: nothing of it has left yet.
