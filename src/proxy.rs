@@ -18,6 +18,8 @@ mod providers;
 mod receive;
 mod relay;
 mod report;
+#[cfg(test)]
+mod tests;
 
 pub use dial::Dialer;
 pub use door::Door;

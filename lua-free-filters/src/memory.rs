@@ -31,6 +31,11 @@ impl MemoryJournal {
     pub fn calls(&self) -> HashMap<CallId, Ends> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Forgets them.
+    pub fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Journal for MemoryJournal {

@@ -1,6 +1,7 @@
 //! Calls that one side leaves before their end: settled once, for what was seen, and their place is free again.
 
 mod drain;
+mod offsets;
 
 use crate::support::{Call, Exchange, Gateway, Row, Scripted, Setup, Upstream, eventually};
 use std::sync::Mutex;
