@@ -1,6 +1,6 @@
 //! Bare Pingora: a pass-through that only names its upstream; the yardstick that Tollgate's cost is held against.
 //!
-//! Tollgate's allocator and connection pool, and nothing else: no deadline, no limit, no filter.
+//! Tollgate's allocator, page size and connection pool, and nothing else: no deadline, no limit, no filter.
 
 use std::net::SocketAddr;
 
@@ -40,6 +40,8 @@ impl ProxyHttp for PassThrough {
 }
 
 fn main() {
+    // As Tollgate does.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let arguments = Arguments::parse();
     let configuration = ServerConf {
         threads: arguments.threads,

@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use filters::denied::LimitSource;
+use filters::denied::{LimitSource, Owner};
 use filters::dialect::Dialect;
 use filters::id::QuotaId;
+use filters::lease::Terms;
 use filters::meter::Meter;
 use filters::money::NanoUsd;
-use filters::quota::{Chain, Concurrency, Rate, Spend};
+use filters::quota::{Chain, Concurrency, Counted, Rate, Spend, Take};
 use filters::request_head;
 use filters::time::EpochMs;
+use filters::window::{Unit, Window};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -33,23 +35,32 @@ fn head_scan(criterion: &mut Criterion) {
 }
 
 fn admit(criterion: &mut Criterion) {
-    let spend = |number, source| Arc::new(Spend::new(QuotaId(number), source, NanoUsd::MAX, NanoUsd::ZERO));
-    let one = Arc::new(Chain { spend: vec![spend(1, LimitSource::KeySpendLimit)], ..Chain::default() });
+    let spend = |number, source| {
+        let terms = Terms::elastic(NanoUsd::MAX);
+        Arc::new(Spend::new(QuotaId(number), source, Window::Total, terms, (NanoUsd::ZERO, NOW)))
+    };
+    let rate = |source, counted| Arc::new(Rate::new(source, counted, Unit::Minute, i64::MAX));
+    let one = Arc::new(Chain { spend: vec![spend(1, LimitSource::Spend(Owner::Key))], ..Chain::default() });
     let all = Arc::new(Chain {
-        requests: Some(Arc::new(Rate::new(LimitSource::KeyRequestsPerMinute, "requests", i64::MAX))),
-        tokens: Some(Arc::new(Rate::new(LimitSource::KeyTokensPerMinute, "tokens", i64::MAX))),
-        concurrency: Some(Arc::new(Concurrency::new(1_000))),
-        spend: vec![spend(1, LimitSource::KeySpendLimit), spend(2, LimitSource::OrganisationBalance)],
+        rates: vec![
+            rate(LimitSource::Requests(Owner::Key, Unit::Minute), Counted::Requests),
+            rate(LimitSource::Tokens(Owner::Key, Unit::Minute), Counted::Tokens),
+        ],
+        concurrency: vec![Arc::new(Concurrency::new(LimitSource::Concurrency(Owner::Key), 1_000))],
+        spend: vec![spend(1, LimitSource::Spend(Owner::Key)), spend(2, LimitSource::OrganisationBalance)],
     });
+    let sources = [Owner::Key, Owner::Project, Owner::Organisation].map(LimitSource::Spend);
+    let three = Arc::new(Chain { spend: sources.map(|source| spend(3, source)).to_vec(), ..Chain::default() });
     let mut group = criterion.benchmark_group("reserve and settle");
-    for (name, chain, minute) in [("one quota", one, 1), ("five quotas", all, 60_000)] {
+    for (name, chain, minute) in [("one quota", one, 1), ("three quotas", three, 1), ("five quotas", all, 60_000)] {
+        let take = Take { model: "m", estimate: NanoUsd(100), bound: Some(NanoUsd(100)), tokens: 300 };
         let mut calls = 0_i64;
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 // Another minute now and then, so that no rate runs full.
                 calls += 1;
                 let now = NOW.plus(calls / 1_000_000 * minute);
-                if let Ok(reservation) = chain.reserve(NanoUsd(100), 300, now) {
+                if let Ok(reservation) = chain.reserve(&take, now) {
                     reservation.settle(NanoUsd(70), 200);
                 }
             });

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tollgate::clock;
-use tollgate::store::journal::{Checkpoint, Journal, Ledger, LedgerError, Settings, Shipper};
+use tollgate::store::journal::{Checkpoint, Journal, Ledger, LedgerError, Settings, Shipment, Shipper};
 
 /// So many calls are written, then shipped: the journal stays within its limit however long the bench runs.
 const ROUND_CALLS: u64 = 100_000;
@@ -22,8 +22,8 @@ struct Nowhere;
 
 #[async_trait]
 impl Ledger for Nowhere {
-    async fn ship(&self, _: &str, calls: &[(Intent, Terminal)], _: Checkpoint) -> Result<usize, LedgerError> {
-        Ok(black_box(calls).len())
+    async fn ship(&self, _: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
+        Ok(black_box(shipment).calls.len())
     }
 
     async fn checkpoint(&self, _: &str) -> Result<Option<Checkpoint>, LedgerError> {
@@ -44,7 +44,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let settings = Settings { bytes_max: 1 << 30, ..Settings::in_dir(dir.path()) };
-        let (journal, _) = Journal::open(settings, clock::now()).expect("a new journal");
+        let (journal, _) = Journal::open(settings, None, clock::now()).expect("a new journal");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let shipper = runtime.block_on(journal.shipper(Arc::new(Nowhere))).expect("a ledger that is there");
         let (intent, terminal) = call();
@@ -108,6 +108,7 @@ fn call() -> (Intent, Terminal) {
         tier: Tier::Standard,
         usage: Usage::of(312, 480),
         charge: NanoUsd(334_800),
+        reserved: NanoUsd(1_000_000),
         attempts: 1,
         ended: started.plus(900),
         first_byte_ms: 120,

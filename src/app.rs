@@ -4,12 +4,14 @@ mod reload;
 mod stop;
 
 use crate::certificates::Certificates;
-use crate::config::{self, Config, LogFormat};
+use crate::config::Config;
 use crate::control::{self, Vitals};
+use crate::log::Log;
 use crate::metrics::{KeyLookups, Metrics, Snapshot};
 use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
 use crate::store::journal::{self, Journal, JournalCounts, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
+use crate::store::leases::Leases;
 use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
 use arc_swap::ArcSwap;
@@ -95,27 +97,30 @@ pub fn simulate_provider(options: simulated_provider::Options) -> ExitCode {
 /// Runs the gateway until it is told to stop. `file` is watched for changes, if the configuration came from one.
 #[must_use]
 pub fn serve(config: Config, file: Option<PathBuf>, announcement: Announcement) -> ExitCode {
-    start_log(&config.log);
-    let parts = match BACKGROUND.block_on(Parts::open(&config)) {
-        Ok(parts) => parts,
+    let started = Log::start(&config.log).map_err(|error| format!("the log: {error}").into());
+    let outcome = started.and_then(|log| {
+        let outcome = run(config, file, announcement, &log);
+        log.end();
+        outcome
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("tollgate can't start: {problem}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let server = match server(&config, &parts) {
-        Ok(server) => server,
-        Err(problem) => {
-            eprintln!("tollgate can't start: {problem}");
-            return ExitCode::FAILURE;
-        }
-    };
+    }
+}
+
+type Problem = Box<dyn std::error::Error>;
+
+fn run(config: Config, file: Option<PathBuf>, announcement: Announcement, log: &Log) -> Result<(), Problem> {
+    let parts = BACKGROUND.block_on(Parts::open(&config, log))?;
+    let server = server(&config, &parts)?;
     let limits = config.gateway.limits.clone();
     let listeners = (config.gateway.listen.clone(), config.control.listen, config.metrics.listen);
-    if let Err(problem) = parts.start_background(config, file) {
-        eprintln!("tollgate can't start: the control or metrics listener: {problem}");
-        return ExitCode::FAILURE;
-    }
+    let started = parts.start_background(config, file);
+    started.map_err(|error| format!("the control or metrics listener: {error}"))?;
     let vitals = Arc::clone(&parts.vitals);
     BACKGROUND.spawn(async move {
         until_listening(&listeners.0).await;
@@ -124,7 +129,7 @@ pub fn serve(config: Config, file: Option<PathBuf>, announcement: Announcement) 
     });
     let stop = Stop { parts: Arc::new(parts), drain_delay: limits.drain_delay, drain_timeout: limits.drain_timeout };
     server.run(RunArgs { shutdown_signal: Box::new(stop) });
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 /// Waits until the gateway takes connections, so that nobody is told that it is ready before it is.
@@ -143,23 +148,13 @@ fn announce(announcement: &Announcement, (gateway, control, metrics): &(Vec<Sock
     }
 }
 
-fn start_log(log: &config::Log) {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{},pingora_core=warn,pingora_proxy=warn", log.level))
-        .unwrap_or_default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second start in one process keeps the first log.
-    let _ = match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-        LogFormat::Text => builder.compact().try_init(),
-    };
-}
-
 /// Everything that is put together at the start.
 struct Parts {
     gateway: Arc<Gateway>,
     store: Store,
     keys: KeyCache,
     vitals: Arc<Vitals>,
+    log: Log,
     certificates: Option<Arc<Certificates>>,
     shipper: Mutex<Option<Shipper>>,
     shipping: Mutex<Option<JoinHandle<()>>>,
@@ -168,10 +163,14 @@ struct Parts {
 
 impl Parts {
     /// Opens the books, closes what a killed process left open, ships it, and only then takes keys in.
-    async fn open(config: &Config) -> Result<Self, Box<dyn std::error::Error>> {
+    async fn open(config: &Config, log: &Log) -> Result<Self, Problem> {
         let store = Store::open(&config.data_dir).await?;
         remember_prices(&store, config).await?;
-        let (journal, recovered) = Journal::open(journal_settings(config), clock::now())?;
+        let shipped = match journal::node_name(&config.data_dir) {
+            Some(node) => store.checkpoint(&node).await?,
+            None => None,
+        };
+        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
         let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
         let shipped = shipper.ship_all().await?;
         if shipped > 0 {
@@ -182,7 +181,8 @@ impl Parts {
             unknown_max: config.keys.negative_entries_max,
             ..KeyCacheSettings::default()
         };
-        let keys = KeyCache::new(store.clone(), settings).await?;
+        let keys = KeyCache::new(store.clone(), journal.node(), settings).await?;
+        let authority = Leases::new(store.clone(), journal.node()).await?;
         let metrics = Arc::new(Metrics::default());
         let journal_counts = journal.counts();
         let gateway = Arc::new(Gateway {
@@ -190,6 +190,7 @@ impl Parts {
             keys: Arc::new(keys.clone()),
             pepper: store.pepper().clone(),
             journal: Arc::new(journal),
+            authority: Arc::new(authority),
             metrics,
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
@@ -197,7 +198,8 @@ impl Parts {
             call_salt: call_salt()?,
         });
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
-        let scrape = Scrape { gateway: Arc::clone(&gateway), journal: journal_counts, keys: keys.clone() };
+        let scrape =
+            Scrape { gateway: Arc::clone(&gateway), journal: journal_counts, keys: keys.clone(), log: log.clone() };
         let render = move || scrape.gateway.metrics.render(&scrape.snapshot());
         let vitals = Arc::new(Vitals { ready: AtomicBool::new(false), metrics: Box::new(render) });
         let (stopping, _) = watch::channel(false);
@@ -206,6 +208,7 @@ impl Parts {
             store,
             keys,
             vitals,
+            log: log.clone(),
             certificates,
             shipper: Mutex::new(Some(shipper)),
             shipping: Mutex::default(),
@@ -245,6 +248,7 @@ impl Parts {
         {
             tracing::error!("the shipper panicked; calls stay in the journal until the next start");
         }
+        self.log.end();
     }
 }
 
@@ -253,6 +257,7 @@ struct Scrape {
     gateway: Arc<Gateway>,
     journal: Arc<JournalCounts>,
     keys: KeyCache,
+    log: Log,
 }
 
 impl Scrape {
@@ -264,7 +269,7 @@ impl Scrape {
             journal_lag_records: journal.lag_records(),
             journal_lag: Duration::from_millis(journal.lag_ms.load(Ordering::Relaxed)),
             journal_bytes: journal.bytes.load(Ordering::Relaxed),
-            journal_failures: journal.failures.load(Ordering::Relaxed),
+            journal_failures: journal.failures.load(Ordering::Relaxed) + journal.left_out.load(Ordering::Relaxed),
             shipped_calls: journal.shipped.load(Ordering::Relaxed),
             ship_failures: journal.ship_failures.load(Ordering::Relaxed),
             recovered_calls: journal.recovered.load(Ordering::Relaxed),
@@ -275,6 +280,7 @@ impl Scrape {
                 failed: keys.failed.load(Ordering::Relaxed),
             },
             key_cache_entries: keys.entries.load(Ordering::Relaxed) as u64,
+            log_lines_lost: self.log.lines_lost(),
         }
     }
 }
@@ -285,12 +291,13 @@ fn journal_settings(config: &Config) -> journal::Settings {
         segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
         bytes_max: config.journal.bytes_max,
         keep_hours: config.journal.keep_hours,
+        sync: config.journal.sync,
         sync_ms: config.journal.sync_ms,
         ship_ms: config.journal.ship_ms,
     }
 }
 
-fn server(config: &Config, parts: &Parts) -> Result<Server, Box<dyn std::error::Error>> {
+fn server(config: &Config, parts: &Parts) -> Result<Server, Problem> {
     let conf = ServerConf {
         threads: config.gateway.threads,
         // The process ends itself when its last call is on the books; this only bounds the wait.

@@ -1,14 +1,18 @@
-//! The commands that keep the books: organisations, keys, usage, audit. They work on the store directly, beside a running
+//! The commands that keep the books: organisations, projects, keys, usage, audit. They work on the store directly, beside a running
 //! gateway, which sees a change within a second.
 //!
-//! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations; the rest is one noun a file.
+//! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations, `limit.rs` limits, `zone.rs`
+//! time zones; the rest is one noun a file.
 
 mod audit;
 mod key;
+mod limit;
 mod moment;
 mod org;
 mod print;
+mod project;
 mod usage;
+mod zone;
 
 use crate::config::{Config, ConfigError};
 use crate::store::{Store, StoreError};
@@ -24,6 +28,9 @@ pub enum Command {
     /// Organisations: who pays.
     #[command(subcommand)]
     Org(org::OrgCommand),
+    /// Projects: keys that share limits.
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
     /// Keys: what clients send.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -87,6 +94,7 @@ impl CliError {
 pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     match command {
         Command::Org(command) => org::run(command, surroundings).await,
+        Command::Project(command) => project::run(command, surroundings).await,
         Command::Key(command) => key::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,
         Command::Audit(command) => audit::run(command, surroundings).await,

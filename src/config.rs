@@ -169,6 +169,8 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Largest answer that is held back so that its cost can be named in a header.
     pub answer_buffer_bytes: usize,
+    /// Most answers at once that are read on after their clients have left.
+    pub drains_max: usize,
 }
 
 /// A listener of one address.
@@ -198,10 +200,28 @@ pub struct Journal {
     pub bytes_max: u64,
     /// How long shipped segments are kept.
     pub keep_hours: u64,
-    /// Longest time until a record is safe from a power cut.
+    /// Whether a call's end waits for the disk.
+    pub sync: SyncMode,
+    /// Longest time until a record is safe from a power cut, where its call does not wait for that.
     pub sync_ms: u64,
     /// Longest time until a record is in the books.
     pub ship_ms: u64,
+}
+
+/// At which point a test has this process die.
+#[cfg(feature = "crash-points")]
+#[must_use]
+pub fn crash_at() -> Option<String> {
+    reading::environment("TOLLGATE_CRASH_AT")
+}
+
+/// When the journal is brought to the disk. From a crash of the process its records are safe at once in either mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Every `sync_ms`: a power cut can take what came since.
+    Interval,
+    /// Before the end of each call leaves: a power cut takes nothing that a client saw complete.
+    Each,
 }
 
 /// How much is set aside for a call.
@@ -209,6 +229,8 @@ pub struct Journal {
 pub struct Quotas {
     /// Most output tokens that an elastic quota sets aside before a stream has shown its growth.
     pub reserve_output_tokens_max: u64,
+    /// The smallest output limit that a request is clamped to where money is short.
+    pub clamp_output_tokens_min: u64,
 }
 
 /// What is logged.
@@ -220,6 +242,8 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+    /// Most bytes of lines that wait to be written.
+    pub queue_bytes_max: usize,
 }
 
 /// How log lines look.
@@ -263,6 +287,22 @@ pub struct Provider {
     pub input_estimate: InputEstimate,
     /// The tier in which it bills what asks for none.
     pub default_tier: Tier,
+    /// What becomes of an answer whose client has left.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What becomes of an answer whose client has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The provider's connection is closed.
+    Cancel,
+    /// It is read on, for the sake of the provider's figures, until one of these is used up.
+    Drain {
+        /// Longest time.
+        time_max: Duration,
+        /// Most bytes.
+        bytes_max: u64,
+    },
 }
 
 /// One of our credentials at a provider.

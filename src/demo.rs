@@ -5,7 +5,9 @@ use crate::app::{self, Announcement};
 use crate::clock;
 use crate::config::Config;
 use crate::simulated_provider;
-use crate::store::keys::{Limits, NewKey};
+use crate::store::keys::NewKey;
+use crate::store::limits::Limit;
+use crate::store::quotas::QuotaKind;
 use crate::store::{Store, StoreError};
 use clap::Args;
 use filters::money::NanoUsd;
@@ -114,14 +116,14 @@ async fn records(data: &Path) -> Result<(String, String), StoreError> {
             made.id
         }
     };
-    let limits = Limits {
-        spend: Some(KEY_LIMIT),
-        requests: Some(REQUESTS_PER_MINUTE),
-        tokens: Some(TOKENS_PER_MINUTE),
-        concurrency: None,
-    };
+    let limits = vec![
+        Limit::plain(QuotaKind::Spend, KEY_LIMIT.0),
+        Limit::plain(QuotaKind::Requests, REQUESTS_PER_MINUTE),
+        Limit::plain(QuotaKind::Tokens, TOKENS_PER_MINUTE),
+    ];
     let new = NewKey {
         org,
+        project: None,
         name: ORGANISATION.to_owned(),
         prefix: "tg_live".to_owned(),
         scopes: Scopes::of_new_key(),

@@ -43,6 +43,8 @@ pub struct ErrorAnswer {
     pub retry_after_ms: Option<u64>,
     /// For the header `x-should-retry`, which the official SDKs obey before their own rules.
     pub should_retry: Option<bool>,
+    /// For the header `Allow`: the method that the path answers.
+    pub allowed: Option<http::Method>,
 }
 
 impl ErrorAnswer {
@@ -141,7 +143,9 @@ fn row(code: Code) -> (u16, ErrorType, Retry) {
         Code::RequestTimeout => (408, ErrorType::InvalidRequest, Retry::Unsaid),
         Code::BodyTooLarge => (413, ErrorType::InvalidRequest, Retry::Unsaid),
         Code::UnsupportedEncoding => (415, ErrorType::InvalidRequest, Retry::Unsaid),
-        Code::ModelUnpriced => (422, ErrorType::InvalidRequest, Retry::Unsaid),
+        Code::ModelUnpriced | Code::CostUnbounded | Code::RouteUnmetered => {
+            (422, ErrorType::InvalidRequest, Retry::Unsaid)
+        }
         Code::RateLimitExceeded => (429, ErrorType::RateLimit, Retry::WhenRefilled),
         Code::ConcurrencyExceeded => (429, ErrorType::RateLimit, Retry::After(CONCURRENCY_RETRY_MS)),
         Code::HeadersTooLarge => (431, ErrorType::InvalidRequest, Retry::Unsaid),
@@ -177,16 +181,24 @@ pub fn answer(denied: &Denied, shape: Shape, call: CallId) -> ErrorAnswer {
     let (status, _, retry) = row(denied.code());
     let (retry_after_ms, should_retry) = match retry {
         Retry::Unsaid => (None, None),
-        Retry::Never => (None, Some(false)),
+        // The official SDKs are not to wait for the end of a month; people may.
+        Retry::Never => (refilled_after_ms(denied), Some(false)),
         Retry::Transient(milliseconds) => (Some(milliseconds), Some(true)),
         Retry::After(milliseconds) => (Some(milliseconds), None),
         Retry::WhenRefilled => (refilled_after_ms(denied), None),
     };
-    ErrorAnswer { status, body: body(denied, shape, call), retry_after_ms, should_retry }
+    let allowed = if let Denied::MethodNotAllowed(_, allowed) = denied { Some(allowed.clone()) } else { None };
+    ErrorAnswer { status, body: body(denied, shape, call), retry_after_ms, should_retry, allowed }
 }
 
 fn refilled_after_ms(denied: &Denied) -> Option<u64> {
-    if let Denied::RateLimitExceeded { retry_after_ms, .. } = denied { Some(*retry_after_ms) } else { None }
+    match denied {
+        Denied::RateLimitExceeded { retry_after_ms, .. } | Denied::ProviderRateLimited { retry_after_ms } => {
+            Some(*retry_after_ms)
+        }
+        Denied::SpendLimitReached { heals_in_ms, .. } => *heals_in_ms,
+        _ => None,
+    }
 }
 
 fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
@@ -195,7 +207,10 @@ fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
     let within = Some(&*request_id);
     let envelope = match shape {
         Shape::Openai => Envelope::of(Fields { param: Some(param(denied)), request_id: within, ..plain }),
-        Shape::Anthropic => Envelope { kind: Some("error"), error: plain, request_id: within },
+        Shape::Anthropic => {
+            let details = Some(Details { error_code: denied.code().name() });
+            Envelope { kind: Some("error"), error: Fields { details, ..plain }, request_id: within }
+        }
         Shape::Gateway => Envelope::of(Fields { kind: "gateway_error", request_id: within, ..plain }),
         Shape::Numeric => Envelope::of(Fields { code: PublicCode::Status(plain.status), request_id: within, ..plain }),
     };
@@ -230,6 +245,8 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<Option<&'static str>>,
     code: PublicCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
@@ -241,6 +258,12 @@ struct Fields<'a> {
     required_scopes: Option<Vec<&'static str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_scopes: Option<Vec<&'static str>>,
+}
+
+/// Where Anthropic's SDKs look for the code: `error_code` of their errors is `error.details.error_code`.
+#[derive(Serialize)]
+struct Details {
+    error_code: &'static str,
 }
 
 #[derive(Serialize)]
@@ -260,6 +283,7 @@ impl Fields<'_> {
             kind: kind(code),
             param: None,
             code: PublicCode::Name(code.name()),
+            details: None,
             status: status(code),
             request_id: None,
             limit_source: denied.limit_source().map(LimitSource::name),
@@ -291,8 +315,10 @@ fn param(denied: &Denied) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use filters::denied::Owner;
     use filters::money::NanoUsd;
     use filters::scope::{Route, Scopes};
+    use filters::window::Unit;
     use serde_json::{Value, json};
 
     const CALL: CallId = CallId(1);
@@ -303,12 +329,17 @@ mod tests {
     }
 
     fn limited() -> Denied {
-        let (quota, unit) = (LimitSource::KeyRequestsPerMinute, "requests");
-        Denied::RateLimitExceeded { quota, unit, limit: 60, retry_after_ms: 1_200 }
+        let quota = LimitSource::Requests(Owner::Key, Unit::Minute);
+        Denied::RateLimitExceeded { quota, unit: "requests", per: "minute", limit: 60, retry_after_ms: 1_200 }
     }
 
     fn spent() -> Denied {
-        Denied::SpendLimitReached { available: NanoUsd(0), needed: NanoUsd(1_500_000_000) }
+        Denied::SpendLimitReached {
+            quota: LimitSource::Spend(Owner::Key),
+            available: NanoUsd(0),
+            needed: NanoUsd(1_500_000_000),
+            heals_in_ms: None,
+        }
     }
 
     #[test]
@@ -345,6 +376,8 @@ mod tests {
             (Code::StoreUnavailable, 503, "api_error"),
             (Code::Overloaded, 503, "api_error"),
             (Code::ShuttingDown, 503, "api_error"),
+            (Code::CostUnbounded, 422, "invalid_request_error"),
+            (Code::RouteUnmetered, 422, "invalid_request_error"),
         ];
         assert_eq!(table.map(|(code, ..)| code), Code::ALL);
         for (code, expected_status, expected_type) in table {
@@ -364,7 +397,7 @@ mod tests {
         assert_eq!(
             written(&limited(), Shape::Openai),
             json!({"error": {
-                "message": "Rate limit exceeded: 60 requests per minute. Try again in 1200 ms.",
+                "message": "Rate limit exceeded: 60 requests per minute for this key. Try again in 1200 ms.",
                 "type": "rate_limit_error",
                 "param": null,
                 "code": "rate_limit_exceeded",
@@ -386,6 +419,7 @@ mod tests {
                     "type": "insufficient_credits",
                     "message": "The key's spend limit is reached: $0 are left and this call may cost $1.5. Raise the limit or ask for less output.",
                     "code": "spend_limit_reached",
+                    "details": {"error_code": "spend_limit_reached"},
                     "status": 402,
                     "limit_source": "key_spend_limit",
                     "remedy": "raise_limit",
@@ -460,7 +494,7 @@ mod tests {
             let answer = answer(&denied, Shape::Openai, CALL);
             assert_eq!((answer.status, answer.should_retry, answer.retry_after_ms), (402, Some(false), None));
         }
-        let reserved = Denied::CreditsReserved { quota: LimitSource::KeySpendLimit };
+        let reserved = Denied::CreditsReserved { quota: LimitSource::Spend(Owner::Key) };
         let answer = answer(&reserved, Shape::Openai, CALL);
         assert_eq!((answer.status, answer.should_retry), (402, Some(true)));
         assert_eq!(answer.retry_after_ms, Some(CREDITS_RESERVED_RETRY_MS));
@@ -471,7 +505,13 @@ mod tests {
     fn limits_and_outages_say_when_to_come_back() {
         for (denied, status, milliseconds, seconds) in [
             (limited(), 429, 1_200, 2),
-            (Denied::ConcurrencyExceeded { limit: 3 }, 429, CONCURRENCY_RETRY_MS, 1),
+            (Denied::ProviderRateLimited { retry_after_ms: 7_000 }, 429, 7_000, 7),
+            (
+                Denied::ConcurrencyExceeded { quota: LimitSource::Concurrency(Owner::Key), limit: 3 },
+                429,
+                CONCURRENCY_RETRY_MS,
+                1,
+            ),
             (Denied::LimitsUnavailable, 503, 1_000, 1),
             (Denied::StoreUnavailable, 503, 1_000, 1),
             (Denied::Overloaded, 503, 1_000, 1),
@@ -482,6 +522,13 @@ mod tests {
             assert_eq!(answer.retry_after_ms, Some(milliseconds), "{denied}");
             assert_eq!(answer.retry_after_seconds(), Some(seconds), "{denied}");
         }
+    }
+
+    #[test]
+    fn the_method_that_a_path_answers_is_named() {
+        let denied = Denied::MethodNotAllowed(http::Method::PUT, http::Method::POST);
+        assert_eq!(answer(&denied, Shape::Openai, CALL).allowed, Some(http::Method::POST));
+        assert_eq!(answer(&Denied::NotFound, Shape::Openai, CALL).allowed, None);
     }
 
     #[test]

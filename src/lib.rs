@@ -9,8 +9,9 @@
 //! - [`store`] the books and keys in SQL, the journal, the key cache
 //! - [`error`] refusals → status, code, message, in every error dialect: one table
 //! - [`config`] raw TOML → validated configuration; the only reader of environment and files
-//! - [`metrics`] every series and its labels · [`clock`] the only reader of time
+//! - [`metrics`] every series and its labels · [`log`] every line and who writes it · [`clock`] the only reader of time
 //! - [`cli`] the commands for organisations, keys, usage, audit · [`demo`] everything in one process, to try it
+//! - [`crash`] where tests have the process die
 //! - [`simulated_provider`] a provider that costs nothing and counts right, for tests, benches and the demo
 //!
 //! The crate `filters` (folder `lua-free-filters`) holds the vocabulary and the decisions, without any I/O.
@@ -21,9 +22,11 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod crash;
 pub mod decimal;
 pub mod demo;
 pub mod error;
+pub mod log;
 pub mod metrics;
 pub mod proxy;
 pub mod simulated_provider;

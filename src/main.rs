@@ -39,6 +39,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Before much is allocated: in huge pages each thread's few KiB would be 2 MiB of memory. Where the kernel has none,
+    // there is nothing to switch off.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match Arguments::parse().command {
         Command::Serve { config } => match config::Config::load(&config) {
             Ok(loaded) => app::serve(loaded, Some(config), app::Announcement::Log),

@@ -13,11 +13,15 @@ mod headers;
 mod health;
 mod idle;
 mod inspect;
+mod key_view;
 mod preflight;
 mod providers;
 mod receive;
 mod relay;
 mod report;
+#[cfg(test)]
+mod tests;
+mod unread;
 
 pub use dial::Dialer;
 pub use door::Door;
@@ -25,16 +29,18 @@ pub use providers::Runtime;
 pub use receive::REQUESTS_PER_CONNECTION;
 
 use crate::clock;
+use crate::crash;
 use crate::error;
 use crate::metrics::Metrics;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use filters::admit::Admission;
 use filters::denied::Denied;
 use filters::id::{self, CallId};
 use filters::key::Pepper;
 use filters::pipeline::{Authenticated, Received};
-use filters::ports::{Journal, Keys};
+use filters::ports::{Authority, Journal, Keys};
 use filters::request_head;
 use filters::scope::Route;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -56,6 +62,8 @@ pub struct Gateway {
     pub pepper: Pepper,
     /// Where calls are written down.
     pub journal: Arc<dyn Journal>,
+    /// Where credit comes from.
+    pub authority: Arc<dyn Authority>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Makes connections to providers.
@@ -75,8 +83,12 @@ pub struct Activity {
     pub requests: AtomicUsize,
     /// Bytes of request bodies in memory.
     pub body_bytes: AtomicU64,
+    /// Answers that are read on although their clients have left; each is a request that has not ended.
+    drains: AtomicUsize,
     /// Set when the process is about to stop: connections are closed after their answer.
     draining: AtomicBool,
+    /// Set when it stops: what was begun goes on, and nothing else begins.
+    closed: AtomicBool,
     /// Wakes connections that wait for their next request.
     closing: Notify,
     calls: AtomicU64,
@@ -88,9 +100,14 @@ impl Activity {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Closes connections that wait for a request.
-    pub fn close_idle(&self) {
+    /// Refuses requests from now on, and closes connections that wait for one.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.closing.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     fn is_draining(&self) -> bool {
@@ -123,7 +140,7 @@ enum Connection {
 
 impl Gateway {
     /// The journey of one request, from its head to the books. Every refusal leaves by the same door.
-    async fn serve(&self, session: &mut ServerSession) -> Connection {
+    async fn serve(self: &Arc<Self>, session: &mut ServerSession) -> Connection {
         let runtime = self.runtime.load_full();
         let mut report = Report::new(self.next_call(), clock::now());
         if runtime.log_calls {
@@ -140,13 +157,16 @@ impl Gateway {
 
     /// Receive → authenticate → resolve → admit → relay. The relay settles.
     async fn answer(
-        &self,
-        runtime: &Runtime,
+        self: &Arc<Self>,
+        runtime: &Arc<Runtime>,
         session: &mut ServerSession,
         report: &mut Report,
     ) -> Result<Connection, Denied> {
         let route = receive::route(session.req_header());
         report.route = route.clone().ok();
+        if self.activity.is_closed() {
+            return Err(Denied::ShuttingDown);
+        }
         receive::check_head(session.req_header(), &runtime.limits)?;
         if let Err(denied) = receive::check_coding(session.req_header()) {
             session.set_keepalive(None);
@@ -162,7 +182,7 @@ impl Gateway {
         let authenticated = self.authenticate(runtime, session, received).await?;
         report.key = Some(Arc::clone(authenticated.key()));
         if route.is_inspection() {
-            return Box::pin(inspect::answer(runtime, session, &authenticated, report)).await;
+            return Box::pin(inspect::answer(runtime, session, (&authenticated, &*self.authority), report)).await;
         }
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;
@@ -170,7 +190,14 @@ impl Gateway {
         let resolved = authenticated.resolve(head, &runtime.catalogue)?;
         report.model = Some(Arc::clone(resolved.model()));
 
-        let admitted = resolved.admit(runtime.output_tokens_max, &*self.journal)?;
+        crash::point("before-reserve");
+        let admission = Admission {
+            allowances: runtime.allowances,
+            journal: &*self.journal,
+            authority: &*self.authority,
+            now: clock::now(),
+        };
+        let admitted = resolved.admit(&admission).await?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
     }
 
@@ -198,6 +225,13 @@ impl Gateway {
         answer::refusal(session, &answer, runtime, report).await
     }
 
+    /// Waits until what was written down so far is on disk, where the configuration asks for that.
+    async fn until_durable(&self) {
+        if let Some(durable) = self.journal.durable() {
+            durable.await;
+        }
+    }
+
     fn next_call(&self) -> CallId {
         let number = self.activity.calls.fetch_add(1, Ordering::Relaxed);
         let mut low = [0u8; 10];
@@ -214,14 +248,20 @@ impl HttpServerApp for Gateway {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let (header_timeout, write_idle_timeout) = {
-            let limits = &self.runtime.load().limits;
-            (limits.header_timeout, limits.write_idle_timeout)
-        };
-        session.set_write_timeout(Some(write_idle_timeout));
-        if !receive::head(&mut session, &self.activity, header_timeout).await {
-            session.shutdown().await;
-            return None;
+        // A copy, because the connection may wait for long.
+        let limits = self.runtime.load().limits.clone();
+        session.set_write_timeout(Some(limits.write_idle_timeout));
+        match receive::head(&mut session, &self.activity, &limits).await {
+            Ok(true) => {}
+            Ok(false) => {
+                session.shutdown().await;
+                return None;
+            }
+            Err(denied) => {
+                self.refuse_unread(&mut session, &denied).await;
+                session.shutdown().await;
+                return None;
+            }
         }
         let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
         if self.activity.is_draining() || *shutdown.borrow() {

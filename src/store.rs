@@ -1,9 +1,10 @@
 //! The SQL store: who may call, with what money, and the books of what was called. In embedded mode it is SQLite.
 //!
-//! - `organisations.rs`, `keys.rs`, `quotas.rs`: records that people make and change
+//! - `organisations.rs`, `projects.rs`, `keys.rs`: records that people make and change; `quotas.rs` their quotas as rows,
+//!   `limits.rs` what sets and changes them
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
-//!   keeps them true, `live_quotas.rs` holds their atomics
+//!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit
 //! - `ledger.rs`: calls are written down here, exactly once; `usage.rs` sums them up
 //! - `audit.rs`: recomputes the books
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
@@ -16,12 +17,15 @@ mod fixture;
 pub mod journal;
 pub mod key_cache;
 pub mod keys;
+pub mod leases;
 pub mod ledger;
+pub mod limits;
 mod live_quotas;
 mod loader;
 pub mod organisations;
 mod pepper;
-mod quotas;
+pub mod projects;
+pub mod quotas;
 mod refresh;
 pub mod usage;
 
@@ -168,14 +172,16 @@ fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
 }
 
 fn migrator() -> Migrator {
-    let spine = Migration::new(
-        1,
-        Cow::Borrowed("spine"),
-        MigrationType::Simple,
-        include_str!("store/migrations/0001_spine.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![spine])
+    Migrator::with_migrations(vec![
+        migration(1, "spine", include_str!("store/migrations/0001_spine.sql")),
+        migration(2, "quotas", include_str!("store/migrations/0002_quotas.sql")),
+        migration(3, "leases", include_str!("store/migrations/0003_leases.sql")),
+        migration(5, "attempts", include_str!("store/migrations/0005_attempts.sql")),
+    ])
+}
+
+fn migration(number: i64, name: &'static str, statements: &'static str) -> Migration {
+    Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, statements.into_sql_str(), false)
 }
 
 fn make_private_directory(path: &Path) -> Result<(), StoreError> {
@@ -235,6 +241,69 @@ mod tests {
         for store in [opened.0, opened.1, opened.2] {
             store.expect("a store").close().await;
         }
+    }
+
+    /// Rows of the first migration: an organisation of $10, a key of $5 and 60 requests a minute, another without limits.
+    const FIRST_ROWS: [&str; 6] = [
+        "INSERT INTO organisations (id, name, created_ms) VALUES ('org_00000000000000000000000001', 'Acme', 1)",
+        "INSERT INTO credits (org, amount_nano, kind, reason, created_ms) \
+         VALUES ('org_00000000000000000000000001', 10000000000, 'topup', '', 1)",
+        "INSERT INTO keys (id, org, name, lookup, fingerprint, status, scopes, models, providers, created_ms) \
+         VALUES ('key_00000000000000000000000002', 'org_00000000000000000000000001', 'a', \
+         x'0000000000000000000000000000000000000000000000000000000000000001', 'f', 'live', 'model:invoke', '', '', 1), \
+         ('key_00000000000000000000000003', 'org_00000000000000000000000001', 'b', \
+         x'0000000000000000000000000000000000000000000000000000000000000002', 'f', 'live', 'model:invoke', '', '', 1)",
+        "INSERT INTO quotas (id, owner, kind, window_ms, limit_value) VALUES \
+         (7, 'org_00000000000000000000000001', 'balance', 0, 10000000000), \
+         (8, 'key_00000000000000000000000002', 'spend', 0, 5000000000), \
+         (9, 'key_00000000000000000000000002', 'requests', 60000, 60), \
+         (11, 'key_00000000000000000000000003', 'spend', 0, 9223372036854775807), \
+         (12, 'key_00000000000000000000000003', 'concurrency', 0, 3)",
+        "INSERT INTO spent (quota, window_start_ms, amount) VALUES (7, 0, 30), (8, 0, 10), (11, 0, 20)",
+        "INSERT INTO changes (kind, object, at_ms) VALUES ('key', 'key_00000000000000000000000002', 1)",
+    ];
+
+    #[tokio::test]
+    async fn a_store_of_the_first_migration_keeps_its_quotas() {
+        use filters::time::EpochMs;
+        let dir = tempfile::tempdir().expect("a directory");
+        let old = SqlitePool::connect_with(connect_options(dir.path())).await.expect("a database");
+        let first = migration(1, "spine", include_str!("store/migrations/0001_spine.sql"));
+        Migrator::with_migrations(vec![first]).run(&old).await.expect("migrated");
+        for statement in FIRST_ROWS {
+            sqlx::query(statement).execute(&old).await.expect(statement);
+        }
+        old.close().await;
+        let store = Store::open(dir.path()).await.expect("brought up to date");
+        let now = EpochMs(1_800_000_000_000);
+        let org = store.organisations(None, 9).await.expect("read").remove(0);
+        assert_eq!((org.credits.0, org.spent.0), (10_000_000_000, 30));
+        let keys = store.keys(org.id, None, now).await.expect("read");
+        let read: Vec<_> = keys.iter().flat_map(|key| &key.limits).collect();
+        let facts: Vec<_> = read.iter().map(|row| (row.id.0, row.limit, row.window.name(), row.spent)).collect();
+        let total = || "total".to_owned();
+        assert_eq!(
+            facts,
+            [
+                (8, 5_000_000_000, total(), 10),
+                (9, 60, "calendar minute UTC".to_owned(), 0),
+                (11, i64::MAX, total(), 20),
+                (12, 3, total(), 0)
+            ]
+        );
+        assert!(read.iter().all(|row| row.is_plain() && !row.is_strict && row.increase.is_none()));
+        assert_eq!(read[0].thresholds, quotas::Thresholds::usual());
+        assert_eq!(keys[0].project, None);
+        let history: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM limit_history").fetch_one(&store.reader).await.expect("a number");
+        assert_eq!(history, 5);
+        // Numbers are never used twice, so new quotas go on after the old ones.
+        let changed = limits::LimitChange::of(quotas::QuotaKind::Tokens, limits::Amount::Of(5));
+        let owner = limits::Owner::Organisation(org.id);
+        let limits = store.change_limits(owner, &[changed], now).await.expect("set");
+        assert!(limits[1].id.0 > 12, "{limits:?}");
+        let audit = store.audit(Default::default()).await.expect("audited");
+        assert!(audit.findings.iter().all(|finding| finding.invariant != audit::Invariant::RowsBelong), "{audit:?}");
     }
 
     #[tokio::test]

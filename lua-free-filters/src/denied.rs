@@ -1,5 +1,9 @@
 //! Refusals: expected, counted, and said in a sentence that tells the caller what to do.
 
+mod limit_source;
+
+pub use limit_source::{LimitSource, Owner};
+
 use crate::money::NanoUsd;
 use crate::scope::{Scope, Scopes};
 
@@ -39,11 +43,13 @@ pub enum Code {
     StoreUnavailable,
     Overloaded,
     ShuttingDown,
+    CostUnbounded,
+    RouteUnmetered,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidRequest,
         Self::AmbiguousCredentials,
         Self::DuplicateField,
@@ -75,6 +81,8 @@ impl Code {
         Self::StoreUnavailable,
         Self::Overloaded,
         Self::ShuttingDown,
+        Self::CostUnbounded,
+        Self::RouteUnmetered,
     ];
 
     /// The code as clients read it.
@@ -112,6 +120,8 @@ impl Code {
             Self::StoreUnavailable => "store_unavailable",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
+            Self::CostUnbounded => "cost_unbounded",
+            Self::RouteUnmetered => "route_unmetered",
         }
     }
 
@@ -119,35 +129,6 @@ impl Code {
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|code| *code as u8 == byte)
-    }
-}
-
-/// Which quota refused: what `limit_source` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LimitSource {
-    /// The organisation's prepaid balance.
-    OrganisationBalance,
-    /// The key's spend limit.
-    KeySpendLimit,
-    /// The key's requests a minute.
-    KeyRequestsPerMinute,
-    /// The key's tokens a minute.
-    KeyTokensPerMinute,
-    /// The key's calls at once.
-    KeyConcurrency,
-}
-
-impl LimitSource {
-    /// The name in answers.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OrganisationBalance => "organisation_balance",
-            Self::KeySpendLimit => "key_spend_limit",
-            Self::KeyRequestsPerMinute => "key_requests_per_minute",
-            Self::KeyTokensPerMinute => "key_tokens_per_minute",
-            Self::KeyConcurrency => "key_concurrency",
-        }
     }
 }
 
@@ -180,9 +161,10 @@ pub enum Denied {
     )]
     InsufficientCredits { available: NanoUsd, needed: NanoUsd },
     #[error(
-        "The key's spend limit is reached: ${available} are left and this call may cost ${needed}. Raise the limit or ask for less output."
+        "The {}'s spend limit is reached: ${available} are left and this call may cost ${needed}. Raise the limit or ask for less output.",
+        quota.owner_name()
     )]
-    SpendLimitReached { available: NanoUsd, needed: NanoUsd },
+    SpendLimitReached { quota: LimitSource, available: NanoUsd, needed: NanoUsd, heals_in_ms: Option<u64> },
     #[error("Other calls in progress have set the remaining credit aside. Try again when they have ended.")]
     CreditsReserved { quota: LimitSource },
     #[error("The API key lacks a scope. Required: {}; granted: {granted}.", scope_names(required))]
@@ -207,10 +189,12 @@ pub enum Denied {
     HeadersTooLarge { bytes_max: usize, count_max: usize },
     #[error("The model `{0}` has no price on this day, so it can't be charged. Ask the operator to add one.")]
     ModelUnpriced(String),
-    #[error("Rate limit exceeded: {limit} {unit} per minute. Try again in {retry_after_ms} ms.")]
-    RateLimitExceeded { quota: LimitSource, unit: &'static str, limit: i64, retry_after_ms: u64 },
-    #[error("Too many calls at once: the key may run {limit}. Try again when one has ended.")]
-    ConcurrencyExceeded { limit: i64 },
+    #[error("Rate limit exceeded: {limit} {unit} per {per} for this {}. Try again in {retry_after_ms} ms.", quota.owner_name())]
+    RateLimitExceeded { quota: LimitSource, unit: &'static str, per: &'static str, limit: i64, retry_after_ms: u64 },
+    #[error("Every provider of the model is at its rate limit. Try again in {retry_after_ms} ms.")]
+    ProviderRateLimited { retry_after_ms: u64 },
+    #[error("Too many calls at once: the {} may run {limit}. Try again when one has ended.", quota.owner_name())]
+    ConcurrencyExceeded { quota: LimitSource, limit: i64 },
     #[error("No provider of the model could answer. Try again.")]
     UpstreamFailed,
     #[error("The provider did not answer in time. Try again.")]
@@ -223,6 +207,12 @@ pub enum Denied {
     Overloaded,
     #[error("The gateway is shutting down. Try again; another node will answer.")]
     ShuttingDown,
+    #[error(
+        "Nothing bounds what this call may cost, and a strict limit holds. Name `max_tokens`, set `max_uses` of tools that the provider runs or remove them, or use a key without strict limits."
+    )]
+    CostUnbounded,
+    #[error("Calls of this route can't be metered, and a limit holds. Use another route, or a key without limits.")]
+    RouteUnmetered,
 }
 
 fn scope_names(scopes: &[Scope]) -> String {
@@ -258,7 +248,7 @@ impl Denied {
             Self::UnsupportedEncoding => Code::UnsupportedEncoding,
             Self::HeadersTooLarge { .. } => Code::HeadersTooLarge,
             Self::ModelUnpriced(_) => Code::ModelUnpriced,
-            Self::RateLimitExceeded { .. } => Code::RateLimitExceeded,
+            Self::RateLimitExceeded { .. } | Self::ProviderRateLimited { .. } => Code::RateLimitExceeded,
             Self::ConcurrencyExceeded { .. } => Code::ConcurrencyExceeded,
             Self::UpstreamFailed => Code::UpstreamFailed,
             Self::UpstreamTimeout => Code::UpstreamTimeout,
@@ -266,6 +256,8 @@ impl Denied {
             Self::StoreUnavailable => Code::StoreUnavailable,
             Self::Overloaded => Code::Overloaded,
             Self::ShuttingDown => Code::ShuttingDown,
+            Self::CostUnbounded => Code::CostUnbounded,
+            Self::RouteUnmetered => Code::RouteUnmetered,
         }
     }
 
@@ -274,10 +266,39 @@ impl Denied {
     pub fn limit_source(&self) -> Option<LimitSource> {
         match self {
             Self::InsufficientCredits { .. } => Some(LimitSource::OrganisationBalance),
-            Self::SpendLimitReached { .. } => Some(LimitSource::KeySpendLimit),
-            Self::CreditsReserved { quota } | Self::RateLimitExceeded { quota, .. } => Some(*quota),
-            Self::ConcurrencyExceeded { .. } => Some(LimitSource::KeyConcurrency),
-            _ => None,
+            Self::SpendLimitReached { quota, .. }
+            | Self::CreditsReserved { quota }
+            | Self::RateLimitExceeded { quota, .. }
+            | Self::ConcurrencyExceeded { quota, .. } => Some(*quota),
+            Self::ProviderRateLimited { .. } => Some(LimitSource::Provider),
+            Self::InvalidRequest(_)
+            | Self::AmbiguousCredentials
+            | Self::DuplicateField(_)
+            | Self::MissingCredentials
+            | Self::InvalidApiKey
+            | Self::KeyExpired
+            | Self::KeyArchived
+            | Self::KeyDisabled
+            | Self::OrganisationSuspended
+            | Self::RouteScopeDenied { .. }
+            | Self::ModelNotAllowed(_)
+            | Self::ProviderNotAllowed(_)
+            | Self::ModelNotFound(_)
+            | Self::NotFound
+            | Self::MethodNotAllowed(..)
+            | Self::RequestTimeout
+            | Self::BodyTooLarge(_)
+            | Self::UnsupportedEncoding
+            | Self::HeadersTooLarge { .. }
+            | Self::ModelUnpriced(_)
+            | Self::CostUnbounded
+            | Self::RouteUnmetered
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::LimitsUnavailable
+            | Self::StoreUnavailable
+            | Self::Overloaded
+            | Self::ShuttingDown => None,
         }
     }
 
@@ -288,7 +309,34 @@ impl Denied {
             Code::InsufficientCredits => Some("add_credits"),
             Code::SpendLimitReached => Some("raise_limit"),
             Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => Some("wait"),
-            _ => None,
+            Code::CostUnbounded => Some("bound_the_cost"),
+            Code::InvalidRequest
+            | Code::AmbiguousCredentials
+            | Code::DuplicateField
+            | Code::MissingCredentials
+            | Code::InvalidApiKey
+            | Code::KeyExpired
+            | Code::KeyArchived
+            | Code::KeyDisabled
+            | Code::OrganisationSuspended
+            | Code::RouteScopeDenied
+            | Code::ModelNotAllowed
+            | Code::ProviderNotAllowed
+            | Code::ModelNotFound
+            | Code::NotFound
+            | Code::MethodNotAllowed
+            | Code::RequestTimeout
+            | Code::BodyTooLarge
+            | Code::UnsupportedEncoding
+            | Code::HeadersTooLarge
+            | Code::ModelUnpriced
+            | Code::RouteUnmetered
+            | Code::UpstreamFailed
+            | Code::UpstreamTimeout
+            | Code::LimitsUnavailable
+            | Code::StoreUnavailable
+            | Code::Overloaded
+            | Code::ShuttingDown => None,
         }
     }
 }

@@ -3,7 +3,11 @@
 pub mod anthropic;
 pub mod openai_chat;
 
+use crate::denied::Code;
+use crate::id::CallId;
 use crate::tally::Tally;
+use crate::time::EpochMs;
+use crate::usage::Usage;
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 
@@ -31,11 +35,12 @@ pub enum Event {
 }
 
 impl Dialect {
-    /// Reads one event's data into the tally.
-    pub fn read_event(self, data: &[u8], tally: &mut Tally) -> Event {
+    /// The beginning of a stream of events.
+    #[must_use]
+    pub fn stream(self) -> Stream {
         match self {
-            Self::OpenaiChat => openai_chat::read_event(data, tally),
-            Self::Anthropic => anthropic::read_event(data, tally),
+            Self::OpenaiChat => Stream::OpenaiChat(openai_chat::Stream::default()),
+            Self::Anthropic => Stream::Anthropic(anthropic::Stream::default()),
         }
     }
 
@@ -65,6 +70,54 @@ impl Dialect {
             _ => None,
         }
     }
+}
+
+/// A stream of events as far as it has passed: what of it must be known to end it in the provider's place.
+#[derive(Debug)]
+pub enum Stream {
+    /// OpenAI chat completions.
+    OpenaiChat(openai_chat::Stream),
+    /// Anthropic messages.
+    Anthropic(anthropic::Stream),
+}
+
+impl Stream {
+    /// Reads one event's data into the tally.
+    pub fn read(&mut self, data: &[u8], tally: &mut Tally) -> Event {
+        match self {
+            Self::OpenaiChat(stream) => stream.read(data, tally),
+            Self::Anthropic(stream) => stream.read(data, tally),
+        }
+    }
+
+    /// The events that end the stream here as if its output limit had been reached: clients take an error event for a
+    /// failure. A stream that has not begun becomes a whole one.
+    #[must_use]
+    pub fn cut(&self, cut: &Cut<'_>) -> Vec<u8> {
+        match self {
+            Self::OpenaiChat(stream) => stream.cut(cut),
+            Self::Anthropic(stream) => stream.cut(cut),
+        }
+    }
+}
+
+/// What the end of a stream that is cut says.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    /// Why, where the protocol has room for it.
+    pub reason: Code,
+    /// What the call is charged for.
+    pub usage: Usage,
+    /// Whether the client asked for a usage event, where the protocol sends it only to those who ask.
+    pub include_usage: bool,
+    /// How many answers the stream carries (`n`).
+    pub choices: u64,
+    /// Names the answer if the provider has not.
+    pub call: CallId,
+    /// The model, if the provider has not named it.
+    pub model: &'a str,
+    /// Now.
+    pub at: EpochMs,
 }
 
 /// A count as a provider must write it: a whole number that is not negative. Missing and null are none.

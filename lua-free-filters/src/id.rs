@@ -103,6 +103,11 @@ identifier!(
     OrgId,
     "org"
 );
+identifier!(
+    /// A project: keys of an organisation that share limits.
+    ProjectId,
+    "proj"
+);
 
 /// A quota's row in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

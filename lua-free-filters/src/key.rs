@@ -1,6 +1,6 @@
 //! Keys: what a token looks like, how it is looked up, and what the record behind it grants.
 
-use crate::id::{KeyId, OrgId};
+use crate::id::{KeyId, OrgId, ProjectId};
 use crate::quota::Chain;
 use crate::scope::Scopes;
 use crate::time::EpochMs;
@@ -189,6 +189,8 @@ pub struct Key {
     pub name: Arc<str>,
     /// Whose it is.
     pub org: OrgId,
+    /// The project that it belongs to, if any.
+    pub project: Option<ProjectId>,
     /// Whether the organisation is suspended.
     pub org_suspended: bool,
     /// Whether it may be used.

@@ -1,11 +1,18 @@
 //! The ports in memory: what tests and benches hold the real ones against.
 
+mod authority;
+
+pub use authority::{MemoryAuthority, SoleNode};
+
 use crate::id::CallId;
 use crate::key::{Key, Lookup};
-use crate::ports::{Intent, Journal, JournalFull, Keys, OpenCall, StoreUnavailable, Terminal};
+use crate::ports::{
+    Amendment, Durable, FailedAttempt, Intent, Journal, JournalFull, Keys, OpenCall, Progress, StoreUnavailable,
+    Terminal,
+};
 use async_trait::async_trait;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Keys in a map.
 #[derive(Debug, Default)]
@@ -18,35 +25,79 @@ impl Keys for MemoryKeys {
     }
 }
 
-/// A journal in a map: every call with its ends.
+/// A journal in memory: every call with its ends, and what was written beside them.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryJournal(Arc<Mutex<HashMap<CallId, Ends>>>);
+pub struct MemoryJournal(Arc<Mutex<Written>>);
 
 /// A call's beginning, and its ends; more than one is a defect.
 pub type Ends = (Intent, Vec<Terminal>);
+
+/// Everything that was written, in the order in which it was.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// All calls.
+    pub calls: HashMap<CallId, Ends>,
+    /// How far calls had come.
+    pub progress: Vec<Progress>,
+    /// Candidates that did not answer.
+    pub attempts: Vec<FailedAttempt>,
+    /// What came after calls' ends.
+    pub amendments: Vec<Amendment>,
+}
 
 impl MemoryJournal {
     /// All calls.
     #[must_use]
     pub fn calls(&self) -> HashMap<CallId, Ends> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().calls.clone()
+    }
+
+    /// All that was written.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets them.
+    pub fn clear(&self) {
+        *self.lock() = Written::default();
     }
 }
 
 impl Journal for MemoryJournal {
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull> {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.insert(intent.call, (intent.clone(), Vec::new()));
+        self.lock().calls.insert(intent.call, (intent.clone(), Vec::new()));
         Ok(Box::new(MemoryCall(self.clone())))
+    }
+
+    fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull> {
+        self.lock().amendments.push(amendment.clone());
+        Ok(())
+    }
+
+    /// Memory has no disk to wait for.
+    fn durable(&self) -> Option<Durable<'_>> {
+        None
     }
 }
 
 struct MemoryCall(MemoryJournal);
 
 impl OpenCall for MemoryCall {
+    fn progress(&mut self, progress: &Progress) {
+        self.0.lock().progress.push(progress.clone());
+    }
+
+    fn attempt(&mut self, attempt: &FailedAttempt) {
+        self.0.lock().attempts.push(attempt.clone());
+    }
+
     fn end(self: Box<Self>, terminal: &Terminal) {
-        let mut calls = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, ends)) = calls.get_mut(&terminal.call) {
+        if let Some((_, ends)) = self.0.lock().calls.get_mut(&terminal.call) {
             ends.push(terminal.clone());
         }
     }

@@ -1,7 +1,7 @@
 //! The meter of one answer: reads what passes, counts it, and says which bytes may leave.
 
 use crate::answer_scan::AnswerScanner;
-use crate::dialect::{Dialect, Event};
+use crate::dialect::{Cut, Dialect, Event, Stream};
 use crate::sse::{EventScanner, Verdict};
 use crate::tally::Tally;
 use bytes::Bytes;
@@ -9,15 +9,14 @@ use bytes::Bytes;
 /// Reads one answer, a stream of events or a whole body.
 #[derive(Debug)]
 pub struct Meter {
-    dialect: Dialect,
     reading: Reading,
     tally: Tally,
 }
 
 #[derive(Debug)]
 enum Reading {
-    Events { scanner: EventScanner, withhold_usage: bool, seen: Seen },
-    Answer(AnswerScanner),
+    Events { scanner: EventScanner, stream: Stream, withhold_usage: bool, seen: Seen },
+    Answer { scanner: AnswerScanner, dialect: Dialect },
 }
 
 /// What a stream has shown so far.
@@ -37,24 +36,26 @@ impl Meter {
     /// A meter of a stream of events. With `withhold_usage` the usage event that the client did not ask for is taken out.
     #[must_use]
     pub fn of_events(dialect: Dialect, withhold_usage: bool) -> Self {
-        let reading = Reading::Events { scanner: EventScanner::default(), withhold_usage, seen: Seen::default() };
-        Self { dialect, reading, tally: Tally::default() }
+        let (scanner, stream) = (EventScanner::default(), dialect.stream());
+        let reading = Reading::Events { scanner, stream, withhold_usage, seen: Seen::default() };
+        Self { reading, tally: Tally::default() }
     }
 
     /// A meter of a whole body.
     #[must_use]
     pub fn of_answer(dialect: Dialect) -> Self {
-        Self { dialect, reading: Reading::Answer(AnswerScanner::default()), tally: Tally::default() }
+        let reading = Reading::Answer { scanner: AnswerScanner::default(), dialect };
+        Self { reading, tally: Tally::default() }
     }
 
     /// Reads the next chunk; returns the bytes that may leave now. After the protocol's last event nothing leaves.
     pub fn feed(&mut self, chunk: Bytes) -> Bytes {
-        let (dialect, tally) = (self.dialect, &mut self.tally);
+        let tally = &mut self.tally;
         match &mut self.reading {
-            Reading::Events { scanner, withhold_usage, seen } => {
-                scanner.feed(chunk, &mut |data| read_event(dialect, data, *withhold_usage, seen, tally))
+            Reading::Events { scanner, stream, withhold_usage, seen } => {
+                scanner.feed(chunk, &mut |data| read_event(stream, data, *withhold_usage, seen, tally))
             }
-            Reading::Answer(scanner) => {
+            Reading::Answer { scanner, .. } => {
                 scanner.feed(&chunk);
                 chunk
             }
@@ -63,19 +64,46 @@ impl Meter {
 
     /// Reads the end of the body; returns the bytes that were held back.
     pub fn finish(&mut self) -> Bytes {
-        let (dialect, tally) = (self.dialect, &mut self.tally);
+        let tally = &mut self.tally;
         match &mut self.reading {
-            Reading::Events { scanner, withhold_usage, seen } => {
-                scanner.finish(&mut |data| read_event(dialect, data, *withhold_usage, seen, tally))
+            Reading::Events { scanner, stream, withhold_usage, seen } => {
+                scanner.finish(&mut |data| read_event(stream, data, *withhold_usage, seen, tally))
             }
-            Reading::Answer(scanner) => {
-                let found = scanner.found();
-                dialect.read_answer(found.usage.as_deref(), found.service_tier.as_deref(), tally);
-                if tally.reported.is_none() && found.error.is_none() {
-                    tally.text_bytes = scanner.bytes();
-                }
+            Reading::Answer { scanner, .. } => {
+                let bytes = if scanner.found().error.is_none() { scanner.bytes() } else { 0 };
+                self.break_off(bytes);
                 Bytes::new()
             }
+        }
+    }
+
+    /// Reads the end of an answer that was broken off. Figures that have passed count; of a whole body without them, the
+    /// bytes that the client was sent stand for its text. Of a stream, what has passed is counted already.
+    pub fn break_off(&mut self, relayed_bytes: u64) {
+        let Reading::Answer { scanner, dialect } = &self.reading else { return };
+        let found = scanner.found();
+        dialect.read_answer(found.usage.as_deref(), found.service_tier.as_deref(), &mut self.tally);
+        if self.tally.reported.is_none() {
+            self.tally.text_bytes = relayed_bytes;
+        }
+    }
+
+    /// Whether the stream can be cut here: it is one, and no event is half on its way.
+    #[must_use]
+    pub fn can_be_cut(&self) -> bool {
+        match &self.reading {
+            Reading::Events { scanner, seen, .. } => !seen.finished && !scanner.is_within_event(),
+            Reading::Answer { .. } => false,
+        }
+    }
+
+    /// The events that end the stream here, as [`Stream::cut`] has them; nothing for a whole body. What waits for the
+    /// end of its event is left out.
+    #[must_use]
+    pub fn cut(&self, cut: &Cut<'_>) -> Bytes {
+        match &self.reading {
+            Reading::Events { stream, .. } => stream.cut(cut).into(),
+            Reading::Answer { .. } => Bytes::new(),
         }
     }
 
@@ -90,7 +118,7 @@ impl Meter {
     pub fn seen(&self) -> Seen {
         match &self.reading {
             Reading::Events { seen, .. } => *seen,
-            Reading::Answer(_) => Seen::default(),
+            Reading::Answer { .. } => Seen::default(),
         }
     }
 
@@ -99,17 +127,17 @@ impl Meter {
     pub fn is_error_answer(&self) -> bool {
         match &self.reading {
             Reading::Events { .. } => false,
-            Reading::Answer(scanner) => scanner.found().error.is_some() && self.tally.reported.is_none(),
+            Reading::Answer { scanner, .. } => scanner.found().error.is_some() && self.tally.reported.is_none(),
         }
     }
 }
 
-fn read_event(dialect: Dialect, data: &[u8], withhold_usage: bool, seen: &mut Seen, tally: &mut Tally) -> Verdict {
+fn read_event(stream: &mut Stream, data: &[u8], withhold_usage: bool, seen: &mut Seen, tally: &mut Tally) -> Verdict {
     if seen.finished {
         // The call is settled before its last event leaves, so nothing after it may count or pass.
         return Verdict::Withhold;
     }
-    let event = dialect.read_event(data, tally);
+    let event = stream.read(data, tally);
     let first = !seen.any;
     seen.any = true;
     match event {
@@ -131,8 +159,12 @@ fn read_event(dialect: Dialect, data: &[u8], withhold_usage: bool, seen: &mut Se
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::denied::Code;
+    use crate::id::CallId;
+    use crate::time::EpochMs;
     use crate::usage::Usage;
     use proptest::prelude::*;
+    use serde_json::Value;
 
     const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"one\"}}],\"usage\":null}\n\n\
         data: {\"choices\":[{\"delta\":{\"content\":\" two\"}}],\"usage\":null}\n\n\
@@ -192,6 +224,89 @@ mod tests {
         let mut meter = Meter::of_answer(Dialect::OpenaiChat);
         pass(&mut meter, r#"{"error":{"code":"x"}}"#, &[]);
         assert!(meter.is_error_answer());
+    }
+
+    fn cut<'a>() -> Cut<'a> {
+        Cut {
+            reason: Code::SpendLimitReached,
+            usage: Usage::of(5, 2),
+            include_usage: true,
+            choices: 1,
+            call: CallId(1),
+            model: "m",
+            at: EpochMs(1_700_000_000_999),
+        }
+    }
+
+    /// The data of the events that clients get when the stream is cut after this much of it.
+    fn events_of_cut(dialect: Dialect, begun: &[u8]) -> Vec<String> {
+        let mut meter = Meter::of_events(dialect, false);
+        let mut out = meter.feed(Bytes::copy_from_slice(begun)).to_vec();
+        assert!(meter.can_be_cut());
+        out.extend_from_slice(&meter.cut(&cut()));
+        let text = String::from_utf8(out).expect("whole events");
+        assert!(text.ends_with("\n\n"), "{text}");
+        let events = text.split_terminator("\n\n").map(|event| event.lines().last().expect("a line"));
+        events.map(|line| line.strip_prefix("data: ").expect("data").to_owned()).collect()
+    }
+
+    #[test]
+    fn a_chat_that_is_cut_anywhere_is_whole() {
+        let stream = &STREAM[..STREAM.find("data: [DONE]").expect("its end")];
+        for at in 0..=stream.len() {
+            let mut events = events_of_cut(Dialect::OpenaiChat, &stream.as_bytes()[..at]);
+            assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+            let events: Vec<Value> = events.iter().map(|data| serde_json::from_str(data).expect("JSON")).collect();
+            let ends = |event: &&Value| event["choices"][0]["finish_reason"] == "length";
+            assert_eq!(events.iter().filter(ends).count(), 1, "{at}: {events:#?}");
+            let usages: Vec<_> = events.iter().filter(|event| event["usage"].is_object()).collect();
+            assert_eq!(usages.len(), 1, "{at}: {events:#?}");
+            assert_eq!(usages[0]["usage"]["completion_tokens"], 2);
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_cut_anywhere_is_whole() {
+        let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n\n\
+            event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{}}\n\n\
+            event: ping\ndata: {\"type\": \"ping\"}\n\n\
+            event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"text\":\"a\"}}\n\n\
+            event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n\
+            event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{}}\n\n\
+            event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}\n\n\
+            event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":2}}\n\n";
+        for at in 0..=stream.len() {
+            let events = events_of_cut(Dialect::Anthropic, &stream.as_bytes()[..at]);
+            let events: Vec<Value> = events.iter().map(|data| serde_json::from_str(data).expect("JSON")).collect();
+            let kinds = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
+            assert_eq!(events.first().map(|event| &event["type"]), Some(&"message_start".into()), "{at}");
+            assert_eq!(events.last().map(|event| &event["type"]), Some(&"message_stop".into()), "{at}");
+            assert_eq!(kinds("content_block_start"), kinds("content_block_stop"), "{at}: {events:#?}");
+            assert_eq!((kinds("message_start"), kinds("message_delta"), kinds("message_stop")), (1, 1, 1), "{at}");
+            let delta = events.iter().find(|event| event["type"] == "message_delta").expect("counted");
+            assert_eq!(delta["usage"]["output_tokens"], 2, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_is_half_on_its_way_is_not_cut_through() {
+        let mut meter = Meter::of_events(Dialect::OpenaiChat, false);
+        let long = format!("data: {{\"x\":\"{}", "y".repeat(2 * crate::sse::EVENT_BYTES_MAX));
+        assert!(!meter.feed(Bytes::from(long)).is_empty() && !meter.can_be_cut());
+        assert!(!meter.feed(Bytes::from_static(b"\"}\n\ndata: half")).is_empty() && meter.can_be_cut());
+        assert!(!Meter::of_answer(Dialect::OpenaiChat).can_be_cut());
+    }
+
+    #[test]
+    fn of_a_body_that_breaks_off_figures_count_or_what_was_relayed() {
+        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
+        meter.feed(Bytes::from_static(br#"{"usage":{"prompt_tokens":5,"completion_tokens":2},"choices":["#));
+        meter.break_off(400);
+        assert_eq!(meter.tally().usage(9, 1_000), (Usage::of(5, 2), false));
+        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
+        meter.feed(Bytes::from_static(br#"{"choices":["#));
+        meter.break_off(400);
+        assert_eq!(meter.tally().usage(9, 1_000), (Usage::of(9, 100), true));
     }
 
     proptest! {

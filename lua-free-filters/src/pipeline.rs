@@ -3,11 +3,13 @@
 //! A stage can only be made from the stage before it, and only here. So a call that reaches a provider was
 //! authenticated, resolved and paid for, because nothing else can be handed to the relay.
 
+use crate::admit::{Admission, Candidature, Taken};
 use crate::catalogue::{Candidate, Catalogue, Model};
 use crate::denied::Denied;
+use crate::growth::Growth;
 use crate::id::CallId;
 use crate::key::{Key, Pepper};
-use crate::ports::{Intent, Journal, Keys, OpenCall, Outcome, Share, Terminal};
+use crate::ports::{Authority, FailedAttempt, Intent, Keys, OpenCall, Outcome, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
 use crate::resolve::Choice;
@@ -15,7 +17,7 @@ use crate::scope::Route;
 use crate::settle::{Charged, End};
 use crate::tally::Tally;
 use crate::time::EpochMs;
-use crate::{authenticate, reserve, resolve, settle};
+use crate::{admit, authenticate, resolve, settle};
 use std::sync::Arc;
 
 /// A request whose head was read. Its token is looked up before its body is.
@@ -86,10 +88,10 @@ impl Resolved {
     }
 
     /// Takes what the call may need from every quota of the key, and writes down that it is about to be sent.
-    pub fn admit(self, output_tokens_max: u64, journal: &dyn Journal) -> Result<Admitted, Denied> {
+    pub async fn admit(self, admission: &Admission<'_>) -> Result<Admitted, Denied> {
         let Authenticated { received, key } = self.authenticated;
-        let need = reserve::need(&self.head, &self.model, &self.choices, output_tokens_max);
-        let reservation = key.chain.reserve(need.money, need.tokens, received.at)?;
+        let call = Candidature { key: &key, head: &self.head, model: &self.model, choices: &self.choices };
+        let Taken { reservation, need, reserved, output_limit } = admit::take(call, admission).await?;
         let first = &self.choices[0];
         let intent = Intent {
             call: received.call,
@@ -101,21 +103,22 @@ impl Resolved {
             provider: Arc::clone(&self.model.candidates[first.index].provider),
             price: first.price.id,
             started: received.at,
-            reserved: need.money,
-            recovery_charge: settle::recovery_charge(first, need.input_tokens, need.money),
+            reserved,
+            recovery_charge: settle::recovery_charge(first, need.input_tokens, reserved),
             input_estimate: need.input_tokens,
-            shares: key.chain.spend.iter().map(|spend| Share { quota: spend.id, period: EpochMs(0) }).collect(),
+            shares: reservation.shares(),
         };
-        let open = journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
-        let unsettled = Some(Unsettled { open, reservation });
+        let open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
+        let growth = Growth::new(need.output_allowance, need.output_max, reserved);
         Ok(Admitted {
             key,
             head: self.head,
             model: self.model,
             choices: self.choices,
             intent,
+            output_limit,
             progress: Progress::default(),
-            unsettled,
+            unsettled: Some(Unsettled { open, reservation, growth }),
         })
     }
 }
@@ -124,6 +127,7 @@ impl Resolved {
 struct Unsettled {
     open: Box<dyn OpenCall>,
     reservation: Reservation,
+    growth: Growth,
 }
 
 /// How far the relay has come: what a call is charged by, should it end now.
@@ -144,6 +148,7 @@ pub struct Admitted {
     model: Arc<Model>,
     choices: Vec<Choice>,
     intent: Intent,
+    output_limit: Option<u64>,
     /// How far the relay has come.
     pub progress: Progress,
     unsettled: Option<Unsettled>,
@@ -186,18 +191,50 @@ impl Admitted {
         &self.intent
     }
 
+    /// The output limit that the provider is to be told, because the strict quotas can't pay for the client's.
+    #[must_use]
+    pub fn output_limit(&self) -> Option<u64> {
+        self.output_limit
+    }
+
+    /// Whether the answer has passed what is set aside for it, or is worth a note: then [`Admitted::extend`] is due.
+    #[must_use]
+    pub fn has_outgrown(&self) -> bool {
+        self.unsettled.as_ref().is_some_and(|unsettled| unsettled.growth.is_due(&self.progress.tally))
+    }
+
+    /// Sets more aside for an answer that grows, and writes down how far it has come. The refusal says why it must be cut.
+    pub async fn extend(&mut self, authority: &dyn Authority, now: EpochMs) -> Result<(), Denied> {
+        let Some(Unsettled { open, reservation, growth }) = &mut self.unsettled else { return Ok(()) };
+        let choice = &self.choices[self.progress.choice];
+        let tally = &self.progress.tally;
+        let extended = growth.extend(reservation, (choice, &self.model), tally, (authority, now)).await;
+        let charged = Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally };
+        growth.notes += 1;
+        open.progress(&settle::progress(&charged, growth));
+        extended
+    }
+
+    /// Notes a candidate that was tried and did not answer the call.
+    pub fn note_attempt(&mut self, attempt: FailedAttempt) {
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.open.attempt(&attempt);
+        }
+    }
+
     /// Charges what the call cost, gives the rest back, and writes down how it ended. Synchronous, so that a drop can do it.
     pub fn settle(mut self, end: End) -> Settled {
         let terminal = self.close(end);
-        Settled { bound_exceeded: terminal.charge > self.intent.reserved, terminal }
+        Settled { bound_exceeded: terminal.charge > terminal.reserved, terminal }
     }
 
     fn close(&mut self, end: End) -> Terminal {
         let choice = &self.choices[self.progress.choice];
         let charged =
             Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally: &self.progress.tally };
-        let terminal = settle::terminal(&charged, end);
-        if let Some(Unsettled { open, reservation }) = self.unsettled.take() {
+        let reserved = self.unsettled.as_ref().map_or(self.intent.reserved, |unsettled| unsettled.growth.reserved);
+        let terminal = settle::terminal(&charged, end, reserved);
+        if let Some(Unsettled { open, reservation, .. }) = self.unsettled.take() {
             open.end(&terminal);
             reservation.settle(terminal.charge, terminal.usage.tokens_total());
         }
@@ -229,22 +266,27 @@ pub struct Settled {
 mod tests {
     use super::*;
     use crate::catalogue::{InputEstimate, PriceVersion};
-    use crate::denied::LimitSource;
+    use crate::denied::{LimitSource, Owner};
     use crate::dialect::Dialect;
     use crate::id::{KeyId, OrgId, QuotaId};
     use crate::key::{Glob, Status, Token};
-    use crate::memory::{MemoryJournal, MemoryKeys};
+    use crate::lease::Terms;
+    use crate::memory::{MemoryJournal, MemoryKeys, SoleNode};
     use crate::money::NanoUsd;
+    use crate::ports::Share;
     use crate::price::{Price, Tier};
     use crate::quota::{Chain, Spend};
     use crate::request_head;
+    use crate::reserve::Allowances;
     use crate::scope::Scopes;
     use crate::usage::{Kind, Usage};
+    use crate::window::Window;
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
     const NOW: EpochMs = EpochMs(1_800_000_000_000);
+    const ALLOWANCES: Allowances = Allowances { output_tokens_max: 16, clamp_output_tokens_min: 1 };
     const BODY: &[u8] = br#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}"#;
 
     /// The ports in memory are ready at once.
@@ -256,11 +298,14 @@ mod tests {
     }
 
     fn key(change: impl FnOnce(&mut Key)) -> Key {
-        let spend = Spend::new(QuotaId(7), LimitSource::KeySpendLimit, NanoUsd(1_000_000), NanoUsd::ZERO);
+        let terms = Terms::elastic(NanoUsd(1_000_000));
+        let source = LimitSource::Spend(Owner::Key);
+        let spend = Spend::new(QuotaId(7), source, Window::Total, terms, (NanoUsd::ZERO, NOW));
         let mut key = Key {
             id: KeyId(1),
             name: "k".into(),
             org: OrgId(2),
+            project: None,
             org_suspended: false,
             status: Status::Live,
             expires: None,
@@ -314,7 +359,16 @@ mod tests {
     fn admitted(journal: &MemoryJournal) -> Admitted {
         let head = request_head::scan(BODY).expect("valid");
         let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
-        authenticated.resolve(head, &catalogue()).expect("a model").admit(16, journal).expect("enough credit")
+        let resolved = authenticated.resolve(head, &catalogue()).expect("a model");
+        let authority = SoleNode::default();
+        authority.now.store(NOW.0, std::sync::atomic::Ordering::Relaxed);
+        {
+            let mut books = authority.authority.lock().expect("not poisoned");
+            books.nodes = 1;
+            books.set(QuotaId(7), Window::Total, Terms::elastic(NanoUsd(1_000_000)));
+        }
+        let admission = Admission { allowances: ALLOWANCES, journal, authority: &authority, now: NOW };
+        ready(resolved.admit(&admission)).expect("enough credit")
     }
 
     fn end(outcome: Outcome) -> End {
@@ -364,7 +418,7 @@ mod tests {
         let settled = call.settle(end(Outcome::Complete));
         assert_eq!(settled.terminal.charge, NanoUsd(5 + 100));
         assert!(!settled.bound_exceeded && bound > settled.terminal.charge);
-        assert_eq!((key.chain.spend[0].spent(), key.chain.spend[0].reserved()), (NanoUsd(105), NanoUsd::ZERO));
+        assert_eq!((key.chain.spend[0].spent(NOW), key.chain.spend[0].reserved()), (NanoUsd(105), NanoUsd::ZERO));
         let (intent, ends) = journal.calls().remove(&CallId(9)).expect("written down");
         let share = Share { quota: QuotaId(7), period: EpochMs(0) };
         assert_eq!((intent.shares, ends.len()), (vec![share], 1));
@@ -382,7 +436,7 @@ mod tests {
         let (_, ends) = journal.calls().remove(&CallId(9)).expect("written down");
         assert_eq!((ends.len(), ends[0].outcome, ends[0].estimated), (1, Outcome::Abandoned, true));
         assert_eq!(ends[0].usage, Usage::of(input, 2));
-        assert_eq!((key.chain.spend[0].spent(), key.chain.spend[0].reserved()), (ends[0].charge, NanoUsd::ZERO));
+        assert_eq!((key.chain.spend[0].spent(NOW), key.chain.spend[0].reserved()), (ends[0].charge, NanoUsd::ZERO));
     }
 
     #[test]

@@ -5,10 +5,13 @@ use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use crate::key::{Key, Lookup};
 use crate::money::NanoUsd;
 use crate::price::Tier;
+use crate::quota::Spend;
 use crate::scope::Route;
 use crate::time::EpochMs;
 use crate::usage::Usage;
 use async_trait::async_trait;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 /// Finds keys by the lookup id of their token.
@@ -23,11 +26,41 @@ pub trait Keys: Send + Sync {
 #[error("the store can't be asked now")]
 pub struct StoreUnavailable;
 
+/// Gives this node credit of quotas of money, so that checks need not ask.
+#[async_trait]
+pub trait Authority: Send + Sync {
+    /// Brings credit, as far as there is any, to quotas that calls are short of; the quotas know where they stand when it returns.
+    /// Those who ask at once are served together.
+    async fn lease(&self, wants: Vec<Want>) -> Result<(), StoreUnavailable>;
+}
+
+/// A quota that is short of credit.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// The quota.
+    pub spend: Arc<Spend>,
+    /// What a call needs of it; zero: only to learn where it stands.
+    pub amount: NanoUsd,
+    /// A moment of the period that a running call takes from; none for a new call, which takes from the present one.
+    pub at: Option<EpochMs>,
+}
+
 /// Keeps the two ends of each call where `kill -9` can't reach them.
 pub trait Journal: Send + Sync {
     /// Writes down that a call is about to be sent, and takes the room that its end will need.
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull>;
+
+    /// Writes down usage that came after its call's end. One [`Amendment::sequence`] of a call counts once.
+    fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull>;
+
+    /// Where every call's end is to be on disk before the client sees it: resolves when a sync has ended that began
+    /// after this was called. A sync that failed resolves it too; it is the journal's to say so. `None` where nobody
+    /// waits for the disk: then a power cut may take the last moments, a killed process nothing.
+    fn durable(&self) -> Option<Durable<'_>>;
 }
+
+/// See [`Journal::durable`].
+pub type Durable<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// No room for another call: the disk is full or the journal has reached its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +69,68 @@ pub struct JournalFull;
 
 /// A call that was written down as begun and waits for its end.
 pub trait OpenCall: Send + Sync {
+    /// Writes what the call is to be charged if the process dies now. The last one that can be read counts. Where there
+    /// is no room it is left out and counted: the one before stands.
+    fn progress(&mut self, progress: &Progress);
+
+    /// Writes that a candidate was tried and did not answer. Where there is no room it is left out and counted.
+    fn attempt(&mut self, attempt: &FailedAttempt);
+
     /// Writes how the call ended. Never fails for want of room: `begin` took it.
     fn end(self: Box<Self>, terminal: &Terminal);
+}
+
+/// How far an open call has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The call.
+    pub call: CallId,
+    /// Grows with each one of the call; the highest counts.
+    pub sequence: u32,
+    /// Money set aside in each spend quota by now. Never below the intent's.
+    pub reserved: NanoUsd,
+    /// What was used so far, as far as it is known.
+    pub usage: Usage,
+    /// What the call is charged if it is recovered from here; above `reserved`, it is charged `reserved`.
+    pub charge: NanoUsd,
+}
+
+/// A candidate that was tried and did not answer the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// The call.
+    pub call: CallId,
+    /// 1 for the first candidate tried. One number of a call is written once.
+    pub number: u8,
+    /// Who was tried; at most [`NAME_BYTES_MAX`] bytes.
+    pub provider: Arc<str>,
+    /// The HTTP status that it answered with, 0 if it gave none.
+    pub status: u16,
+    /// Why it was left, in the words of the public error table.
+    pub error: Option<Code>,
+    /// When it was left.
+    pub at: EpochMs,
+}
+
+/// Usage that arrived after its call's end: what is to be added to what the terminal said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Amendment {
+    /// The call.
+    pub call: CallId,
+    /// Grows with each one of the call. The same one twice is added once.
+    pub sequence: u32,
+    /// Whose key the call came with.
+    pub key: KeyId,
+    /// Who pays.
+    pub org: OrgId,
+    /// What was used beyond the terminal and the amendments before.
+    pub usage: Usage,
+    /// What it costs beyond them; below zero where less is owed than was charged.
+    pub charge: NanoUsd,
+    /// Where the call's charge went, at most [`QUOTAS_MAX`].
+    pub shares: Vec<Share>,
+    /// When it arrived.
+    pub at: EpochMs,
 }
 
 /// A call as it was admitted. Together with its [`Terminal`] it is a row of the ledger.
@@ -63,7 +156,8 @@ pub struct Intent {
     pub started: EpochMs,
     /// Money set aside in each spend quota.
     pub reserved: NanoUsd,
-    /// What a recovered call is charged: the estimated input at that price, never above `reserved`.
+    /// What a call that is recovered without a [`Progress`] is charged: the estimated input at that price, never above
+    /// `reserved`.
     pub recovery_charge: NanoUsd,
     /// Input tokens as estimated.
     pub input_estimate: u64,
@@ -103,6 +197,8 @@ pub enum Outcome {
     Recovered = 6,
     /// The code that ran the call stopped half-way (a panic or a dropped task).
     Abandoned = 7,
+    /// The stream outgrew what could be set aside for it, and was ended in the provider's place.
+    Cut = 8,
 }
 
 impl Outcome {
@@ -117,6 +213,7 @@ impl Outcome {
             Self::Unreached => "unreached",
             Self::Recovered => "recovered",
             Self::Abandoned => "abandoned",
+            Self::Cut => "cut",
         }
     }
 
@@ -131,6 +228,7 @@ impl Outcome {
             Self::Unreached,
             Self::Recovered,
             Self::Abandoned,
+            Self::Cut,
         ]
         .into_iter()
         .find(|outcome| *outcome as u8 == byte)
@@ -160,6 +258,8 @@ pub struct Terminal {
     pub usage: Usage,
     /// What it costs the organisation.
     pub charge: NanoUsd,
+    /// Money set aside in each spend quota by then: the intent's, or more where it was extended.
+    pub reserved: NanoUsd,
     /// Providers tried, the one that answered among them.
     pub attempts: u8,
     /// When the call ended.

@@ -34,6 +34,107 @@ impl Tier {
     }
 }
 
+/// How long input is to be kept in the provider's cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheWrite {
+    /// Nothing is written.
+    #[default]
+    Never,
+    /// Five minutes, or the one lifetime that the provider has.
+    FiveMinutes,
+    /// An hour.
+    Hour,
+}
+
+/// What a request leaves possible: the tier that it is billed in unless the answer says otherwise, and the kinds of token
+/// beside text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Possible {
+    /// The tier.
+    pub tier: Tier,
+    /// The longest that input may be written to a cache for.
+    pub cache_write: CacheWrite,
+    /// Sounds in the input.
+    pub audio_input: bool,
+    /// Images in the input.
+    pub image_input: bool,
+    /// Sounds in the output.
+    pub audio_output: bool,
+    /// Images in the output.
+    pub image_output: bool,
+}
+
+impl Possible {
+    fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Input | Kind::CacheRead | Kind::Output | Kind::Reasoning | Kind::WebSearch => true,
+            Kind::CacheWrite5m => self.cache_write >= CacheWrite::FiveMinutes,
+            Kind::CacheWrite1h => self.cache_write >= CacheWrite::Hour,
+            Kind::AudioInput => self.audio_input,
+            Kind::ImageInput => self.image_input,
+            Kind::AudioOutput => self.audio_output,
+            Kind::ImageOutput => self.image_output,
+        }
+    }
+}
+
+/// The dearest rates of the kinds that are possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dearest {
+    input: i64,
+    output: i64,
+    search: i64,
+}
+
+impl Dearest {
+    /// The same, or dearer where these rates are.
+    fn or(self, rates: &Rates, possible: &Possible) -> Self {
+        let of = |kinds: &[Kind]| {
+            let possible = kinds.iter().filter(|kind| possible.has(**kind));
+            possible.map(|kind| rates[*kind as usize]).max().unwrap_or(0)
+        };
+        use Kind::*;
+        Self {
+            input: self.input.max(of(&[Input, CacheRead, CacheWrite5m, CacheWrite1h, AudioInput, ImageInput])),
+            output: self.output.max(of(&[Output, Reasoning, AudioOutput, ImageOutput])),
+            search: self.search.max(of(&[WebSearch])),
+        }
+    }
+
+    /// What so many input tokens, output tokens and searches cost, rounded up.
+    #[must_use]
+    pub fn cost(&self, input: u64, output: u64, searches: u64) -> NanoUsd {
+        let exact = self
+            .before_output(input, searches)
+            .saturating_add(i128::from(self.output).saturating_mul(i128::from(output)));
+        rounded_up(exact)
+    }
+
+    /// The most output tokens that `money` pays for beside the input and the searches; none if not even those.
+    #[must_use]
+    pub fn output_within(&self, money: NanoUsd, input: u64, searches: u64) -> Option<u64> {
+        let rest = i128::from(money.0) * TOKENS_PER_RATE - self.before_output(input, searches);
+        if rest < 0 {
+            return None;
+        }
+        let tokens = rest.checked_div(i128::from(self.output));
+        Some(tokens.and_then(|tokens| u64::try_from(tokens).ok()).unwrap_or(u64::MAX))
+    }
+
+    fn before_output(&self, input: u64, searches: u64) -> i128 {
+        i128::from(self.input) * i128::from(input) + i128::from(self.search) * i128::from(searches)
+    }
+}
+
+/// A rate is for so many tokens.
+const TOKENS_PER_RATE: i128 = 1_000_000;
+
+/// The one place where a cost, in nano-USD for a million, becomes whole nano-USD.
+fn rounded_up(exact: i128) -> NanoUsd {
+    let nanos = exact.saturating_add(TOKENS_PER_RATE - 1).div_euclid(TOKENS_PER_RATE);
+    NanoUsd(i64::try_from(nanos).unwrap_or(i64::MAX))
+}
+
 /// Rates that replace the plain ones for a whole call whose input is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LongContext {
@@ -76,20 +177,22 @@ impl Price {
         let rates = self.rates(usage.input_total(), tier);
         let exact: i128 =
             rates.iter().zip(usage.counts).map(|(rate, count)| i128::from(*rate) * i128::from(count)).sum();
-        let rounded_up = (exact + 999_999).div_euclid(1_000_000);
-        NanoUsd(i64::try_from(rounded_up).unwrap_or(i64::MAX))
+        rounded_up(exact)
     }
 
-    /// The most that `input` and `output` tokens can cost, were each of the dearest kind that the flags leave possible.
+    /// The rates at which a call is likely billed: in its tier, as long as its `input` tokens make it.
     #[must_use]
-    pub fn cost_bound(&self, input: u64, output: u64, tier: Tier, writes_cache: bool) -> NanoUsd {
-        let rates = self.rates(input, tier);
-        let of = |kinds: &[Kind]| kinds.iter().map(|kind| rates[*kind as usize]).max().unwrap_or(0);
-        let written = [Kind::Input, Kind::CacheWrite5m, Kind::CacheWrite1h];
-        let input_rate = of(if writes_cache { &written } else { &written[..1] });
-        let output_rate = of(&[Kind::Output, Kind::Reasoning]);
-        let exact = i128::from(input_rate) * i128::from(input) + i128::from(output_rate) * i128::from(output);
-        NanoUsd(i64::try_from((exact + 999_999).div_euclid(1_000_000)).unwrap_or(i64::MAX))
+    pub fn likely(&self, input: u64, possible: &Possible) -> Dearest {
+        Dearest::default().or(self.rates(input, possible.tier), possible)
+    }
+
+    /// The dearest rates at which a call of at most `input` tokens may be billed. It may be shorter than that, and a
+    /// provider may serve it in its ordinary tier.
+    #[must_use]
+    pub fn dearest(&self, input: u64, possible: &Possible) -> Dearest {
+        [self.rates(input, possible.tier), self.rates(0, possible.tier), &self.standard]
+            .into_iter()
+            .fold(Dearest::default(), |dearest, rates| dearest.or(rates, possible))
     }
 
     fn rates(&self, input_tokens: u64, tier: Tier) -> &Rates {
@@ -145,7 +248,8 @@ mod tests {
     #[test]
     fn the_bound_is_never_below_the_cost() {
         let usage = Usage::of(60, 20).with(Kind::CacheRead, 40).with(Kind::Reasoning, 10);
-        let bound = price().cost_bound(usage.input_total(), usage.output_total(), Tier::Standard, false);
+        let dearest = price().dearest(usage.input_total(), &Possible::default());
+        let bound = dearest.cost(usage.input_total(), usage.output_total(), 0);
         assert!(bound >= price().cost(&usage, Tier::Standard));
     }
 

@@ -3,19 +3,21 @@
 //! The gateway must read what the provider will read: a field that stands twice is refused, whichever of the two a
 //! provider would believe.
 
+mod rewrite;
+mod tool;
 mod weight;
 
+pub use rewrite::Rewrite;
 pub use weight::{TOKENS_PER_ATTACHMENT, TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, TOKENS_PER_TOOL, Weight};
 
 use crate::denied::Denied;
 use crate::price::Tier;
-use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
-use weight::{Member, Text, Weigh};
+use weight::Text;
 
 /// What a request asks for, as far as the gateway needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,10 @@ pub struct RequestHead {
     pub include_usage: bool,
     /// The output limit: the least of those named, in tokens.
     pub output_limit: Option<u64>,
-    /// How many answers are wanted (`n`).
+    /// The limit that whoever serves the request holds it to, whichever of `max_tokens` and `max_completion_tokens` it
+    /// reads: the larger, in tokens.
+    pub output_limit_bound: Option<u64>,
+    /// How many answers are generated: `n`, or `best_of` if more, for each prompt.
     pub choices: u64,
     /// The tier asked for.
     pub tier: Tier,
@@ -45,68 +50,6 @@ impl RequestHead {
     pub fn input_bound(&self) -> u64 {
         self.weight.input_bound()
     }
-
-    /// The body with another model name, and a usage event asked for if `ask_usage`. Untouched bytes are not copied
-    /// where the body is large; the pieces are to be sent one after the other.
-    #[must_use]
-    pub fn rewrite(&self, body: &Bytes, model: &str, ask_usage: bool) -> Vec<Bytes> {
-        let mut edits: Vec<(Range<usize>, String)> = Vec::new();
-        if model != self.model {
-            let name = serde_json::Value::from(model).to_string();
-            edits.push((self.model_at.clone(), name));
-        }
-        if ask_usage && !self.include_usage {
-            edits.push(match &self.stream_options_at {
-                Some(at) => (at.clone(), with_usage_asked(&body[at.clone()])),
-                None => {
-                    let at = self.members_at;
-                    (at..at, "\"stream_options\":{\"include_usage\":true},".to_owned())
-                }
-            });
-        }
-        edits.sort_by_key(|(at, _)| at.start);
-        splice(body, &edits)
-    }
-}
-
-/// The text of `stream_options` with `include_usage` true and every other member as it was.
-fn with_usage_asked(options: &[u8]) -> String {
-    let members: Option<Vec<(Cow<'_, str>, &RawValue)>> =
-        serde_json::from_slice(options).ok().map(|Members(members)| members);
-    let mut text = String::from("{\"include_usage\":true");
-    for (name, value) in members.unwrap_or_default() {
-        if name != "include_usage" {
-            text.push(',');
-            text.push_str(&serde_json::Value::from(name.as_ref()).to_string());
-            text.push(':');
-            text.push_str(value.get());
-        }
-    }
-    text.push('}');
-    text
-}
-
-/// Bodies up to this size are copied into one piece, because a second write costs more than the copy.
-const COPIED_BYTES_MAX: usize = 64 * 1024;
-
-fn splice(body: &Bytes, edits: &[(Range<usize>, String)]) -> Vec<Bytes> {
-    if edits.is_empty() {
-        return vec![body.clone()];
-    }
-    let mut pieces = Vec::with_capacity(2 * edits.len() + 1);
-    let mut from = 0;
-    for (at, text) in edits {
-        pieces.push(body.slice(from..at.start));
-        pieces.push(Bytes::copy_from_slice(text.as_bytes()));
-        from = at.end;
-    }
-    pieces.push(body.slice(from..));
-    if body.len() > COPIED_BYTES_MAX {
-        return pieces;
-    }
-    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-    pieces.iter().for_each(|piece| whole.put_slice(piece));
-    vec![whole.freeze()]
 }
 
 /// Reads the head of a chat request of any protocol.
@@ -134,6 +77,7 @@ struct Fields<'a> {
     max_completion_tokens: Option<Option<u64>>,
     max_output_tokens: Option<Option<u64>>,
     n: Option<Option<u64>>,
+    best_of: Option<Option<u64>>,
     service_tier: Option<Cow<'a, str>>,
     weight: Weight,
 }
@@ -145,13 +89,16 @@ impl Fields<'_> {
             .ok_or_else(|| Denied::InvalidRequest("The request body has no `model`. Name one.".to_owned()))?;
         let model: String = serde_json::from_str(raw.get())
             .map_err(|_| Denied::InvalidRequest("`model` is not a string. Send the model's name.".to_owned()))?;
-        let limits = [self.max_tokens, self.max_completion_tokens, self.max_output_tokens];
+        let [of_chat, other] = [[self.max_tokens, self.max_completion_tokens], [self.max_output_tokens, None]]
+            .map(|limits| limits.into_iter().flatten().flatten());
+        let choices = [self.n, self.best_of].into_iter().flatten().flatten().fold(1, u64::max);
         Ok(RequestHead {
             model,
             streamed: self.stream.unwrap_or(false),
             include_usage: self.stream_options.is_some_and(asks_usage),
-            output_limit: limits.into_iter().flatten().flatten().min(),
-            choices: self.n.flatten().unwrap_or(1).max(1),
+            output_limit: of_chat.clone().chain(other).min(),
+            output_limit_bound: of_chat.max(),
+            choices: choices.saturating_mul(self.weight.prompts.max(1)),
             tier: Tier::named(self.service_tier.as_deref().unwrap_or_default()),
             weight: self.weight,
             model_at: place(body, raw),
@@ -205,17 +152,13 @@ impl<'a> Visitor<'a> for HeadSeed<'_> {
                 "max_completion_tokens" => once(&mut fields.max_completion_tokens, members.next_value()?),
                 "max_output_tokens" => once(&mut fields.max_output_tokens, members.next_value()?),
                 "n" => once(&mut fields.n, members.next_value()?),
+                "best_of" => once(&mut fields.best_of, members.next_value()?),
                 "service_tier" => {
                     let tier = members.next_value::<Option<Text<'a>>>()?;
                     once(&mut fields.service_tier, tier.map(|Text(tier)| tier).unwrap_or_default())
                 }
                 other => {
-                    let weight = &mut fields.weight;
-                    weight.text_bytes += other.len() as u64;
-                    let (is_messages, is_tools) = (other == "messages", matches!(other, "tools" | "functions"));
-                    let elements = members.next_value_seed(Weigh { weight, member: Member::Other })?;
-                    weight.messages += if is_messages { elements } else { 0 };
-                    weight.tools += if is_tools { elements } else { 0 };
+                    fields.weight.add(other, &mut members)?;
                     true
                 }
             };
@@ -229,7 +172,7 @@ impl<'a> Visitor<'a> for HeadSeed<'_> {
 }
 
 /// The fields that may stand once only.
-const GOVERNED: [&str; 8] = [
+const GOVERNED: [&str; 9] = [
     "model",
     "stream",
     "stream_options",
@@ -237,6 +180,7 @@ const GOVERNED: [&str; 8] = [
     "max_completion_tokens",
     "max_output_tokens",
     "n",
+    "best_of",
     "service_tier",
 ];
 
@@ -245,32 +189,10 @@ fn once<T>(place: &mut Option<T>, value: T) -> bool {
     place.replace(value).is_none()
 }
 
-/// The members of an object in their order, values as text.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> de::Deserialize<'a> for Members<'a> {
-    fn deserialize<D: Deserializer<'a>>(reader: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'a> Visitor<'a> for MembersVisitor {
-            type Value = Members<'a>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'a>>(self, mut access: M) -> Result<Members<'a>, M::Error> {
-                let mut members = Vec::new();
-                while let Some((Text(name), value)) = access.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        reader.deserialize_map(MembersVisitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::price::CacheWrite;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -342,44 +264,9 @@ mod tests {
         assert!(
             head(r#"{"model":"m","system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}"#)
                 .weight
-                .writes_cache
+                .cache_write
+                > CacheWrite::Never
         );
-    }
-
-    fn rewritten(body: &str, model: &str, ask_usage: bool) -> serde_json::Value {
-        let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let pieces = head(body).rewrite(&bytes, model, ask_usage);
-        serde_json::from_slice(&pieces.concat()).expect("still JSON")
-    }
-
-    #[test]
-    fn edits_change_what_they_name_and_nothing_else() {
-        let body = r#"{"messages":[],"stream":true,"model":"a"}"#;
-        assert_eq!(
-            rewritten(body, "a", false).to_string(),
-            serde_json::from_str::<serde_json::Value>(body).expect("JSON").to_string()
-        );
-        assert_eq!(
-            rewritten(body, "b\"", true),
-            json!({"messages": [], "stream": true, "model": "b\"", "stream_options": {"include_usage": true}})
-        );
-        for options in ["null", "{}", r#"{"include_usage":false}"#, r#"{"include_usage":null}"#] {
-            let body = format!(r#"{{"model":"a","stream_options":{options},"stream":true}}"#);
-            assert_eq!(rewritten(&body, "a", true)["stream_options"], json!({"include_usage": true}), "{options}");
-        }
-        let body = r#"{"model":"a","stream_options":{"include_obfuscation":false,"include_usage":false}}"#;
-        assert_eq!(
-            rewritten(body, "a", true)["stream_options"],
-            json!({"include_usage": true, "include_obfuscation": false})
-        );
-    }
-
-    #[test]
-    fn large_bodies_are_not_copied() {
-        let body = Bytes::from(format!(r#"{{"messages":["{}"],"model":"a"}}"#, "x".repeat(100_000)));
-        let pieces = scan(&body).expect("valid").rewrite(&body, "b", false);
-        assert_eq!(pieces.len(), 3);
-        assert_eq!(pieces[0].as_ptr(), body.as_ptr());
     }
 
     fn any_json() -> impl Strategy<Value = serde_json::Value> {

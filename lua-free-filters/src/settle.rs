@@ -2,8 +2,9 @@
 
 use crate::catalogue::Model;
 use crate::denied::Code;
+use crate::growth::Growth;
 use crate::money::NanoUsd;
-use crate::ports::{Intent, Outcome, Terminal};
+use crate::ports::{Intent, Outcome, Progress, Terminal};
 use crate::request_head::RequestHead;
 use crate::reserve;
 use crate::resolve::Choice;
@@ -39,15 +40,18 @@ pub(crate) struct Charged<'a> {
 }
 
 /// The books' line for a call. Whoever refused or was never reached is paid nothing.
-pub(crate) fn terminal(call: &Charged<'_>, end: End) -> Terminal {
+pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Terminal {
     let Charged { intent, model, head, choice, tally } = call;
     let candidate = &model.candidates[choice.index];
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
     let (usage, estimated) = match end.outcome {
         Outcome::Refused | Outcome::Unreached => (Usage::default(), false),
-        Outcome::Complete | Outcome::ClientGone | Outcome::UpstreamFailed | Outcome::Recovered | Outcome::Abandoned => {
-            tally.usage(intent.input_estimate, reserve::output_max(head, model))
-        }
+        Outcome::Complete
+        | Outcome::ClientGone
+        | Outcome::UpstreamFailed
+        | Outcome::Recovered
+        | Outcome::Abandoned
+        | Outcome::Cut => tally.usage(intent.input_estimate, reserve::output_max(head, model)),
     };
     Terminal {
         call: intent.call,
@@ -60,10 +64,20 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End) -> Terminal {
         tier,
         usage,
         charge: choice.price.price.cost(&usage, tier),
+        reserved,
         attempts: end.attempts,
         ended: end.ended,
         first_byte_ms: end.first_byte_ms,
     }
+}
+
+/// How far a running call has come: what it is charged if its process dies now.
+pub(crate) fn progress(call: &Charged<'_>, growth: &Growth) -> Progress {
+    let Charged { intent, model, head, choice, tally } = call;
+    let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, &model.candidates[choice.index]));
+    let (usage, _) = tally.usage(intent.input_estimate, reserve::output_max(head, model));
+    let charge = choice.price.price.cost(&usage, tier).min(growth.reserved);
+    Progress { call: intent.call, sequence: growth.notes, reserved: growth.reserved, usage, charge }
 }
 
 /// What a call that died with its process is charged: the input as estimated, never above what was set aside.

@@ -81,6 +81,12 @@ impl EventScanner {
         self.held.len()
     }
 
+    /// Whether a part of an unfinished event has left already, because the event is oversized.
+    #[must_use]
+    pub fn is_within_event(&self) -> bool {
+        self.cursor.oversized
+    }
+
     fn skip_byte_order_mark(&mut self, chunk: Bytes) -> Bytes {
         // The mark is passed on by nobody's reading; a mark split over chunks is read as part of the first name.
         self.seen_any = !chunk.is_empty();

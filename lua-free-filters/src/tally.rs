@@ -43,6 +43,13 @@ impl Tally {
         self.text_bytes.div_ceil(4).max(self.output_events)
     }
 
+    /// Output tokens as far as is known: those reported, or those of what was relayed if they are more.
+    #[must_use]
+    pub fn output_so_far(&self) -> u64 {
+        let reported = self.reported.map_or(0, |reported| reported.usage.output_total());
+        reported.max(self.output_estimate())
+    }
+
     /// What to charge, and whether it is an estimate. A provider's final figures win; figures of a beginning are completed
     /// by what was relayed, though never by more than `output_max`, the most that the request allows; without any, the input
     /// is as estimated at admission.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -50,7 +51,8 @@ impl Unit {
     }
 
     /// Milliseconds in a rolling window of this unit; each a multiple of [`ROLLING_BUCKETS`].
-    fn length_ms(self) -> i64 {
+    #[must_use]
+    pub fn length_ms(self) -> i64 {
         match self {
             Self::Minute => 60_000,
             Self::Hour => 3_600_000,
@@ -201,6 +203,17 @@ impl Window {
             Self::Rolling(unit) => self.span(now.plus(-unit.length_ms())).start,
             Self::Total | Self::Calendar { .. } => self.span(now).start,
         }
+    }
+
+    /// The starts of the periods that count at `now`, the first and the last. Of a rolling window those to come count too: a clock
+    /// that was set back comes to them again.
+    #[must_use]
+    pub fn counted(&self, now: EpochMs) -> RangeInclusive<EpochMs> {
+        let last = match self {
+            Self::Rolling(_) => EpochMs(i64::MAX),
+            Self::Total | Self::Calendar { .. } => self.span(now).start,
+        };
+        self.counted_from(now)..=last
     }
 
     /// When credit may come back at the earliest: the end of the calendar's period, or the next boundary of a rolling

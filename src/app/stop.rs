@@ -27,13 +27,15 @@ impl ShutdownSignalWatch for Stop {
         tokio::time::sleep(self.drain_delay).await;
         let (parts, timeout) = (Arc::clone(&self.parts), self.drain_timeout);
         BACKGROUND.spawn(async move {
-            parts.gateway.activity.close_idle();
+            parts.gateway.activity.close();
             wait_until_idle(&parts.gateway.activity, timeout).await;
             parts.finish().await;
             std::process::exit(0);
         });
-        BACKGROUND.spawn(async {
+        let log = self.parts.log.clone();
+        BACKGROUND.spawn(async move {
             stop_signal().await;
+            log.end();
             std::process::exit(130);
         });
         ShutdownSignal::GracefulTerminate

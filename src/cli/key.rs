@@ -1,14 +1,15 @@
 //! `tollgate key`: keys, their limits and whether they may be used.
 
+use super::limit::{self, LimitLine, LimitOptions, NarrowedLimits};
 use super::moment::{Moment, date};
 use super::print::or_dash;
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
-use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, Limits, NewKey};
-use filters::id::{KeyId, OrgId};
+use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, NewKey};
+use crate::store::limits::Owner;
+use crate::store::quotas::PlainLimits;
+use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::Glob;
-use filters::money::NanoUsd;
-use filters::quota::RATE_MAX;
 use filters::scope::{Scope, Scopes};
 use filters::time::EpochMs;
 use serde::Serialize;
@@ -36,6 +37,15 @@ pub enum KeyCommand {
     },
     /// Show one key.
     Show(OneKey),
+    /// Set, change or remove limits of a key.
+    Limit {
+        /// Its identifier, `key_…`.
+        id: KeyId,
+        #[command(flatten)]
+        limits: Box<NarrowedLimits>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Refuse a key until it is enabled again.
     Disable(OneKey),
     /// Let a disabled key in again.
@@ -57,24 +67,15 @@ pub struct CreateKey {
     /// The organisation that pays, `org_…`.
     #[arg(long)]
     org: OrgId,
+    /// The project of that organisation whose limits it shares, `proj_…`.
+    #[arg(long)]
+    project: Option<ProjectId>,
     /// What people call the key.
     #[arg(long, value_parser = read_name)]
     name: String,
     /// What it may do; may be given several times. Without it: model:invoke and usage:read.
     #[arg(long = "scope", value_name = "SCOPE", value_parser = read_scopes)]
     scopes: Vec<Scopes>,
-    /// Dollars that it may spend in all.
-    #[arg(long, value_name = "USD", value_parser = read_limit)]
-    limit: Option<NanoUsd>,
-    /// Requests per minute.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    rpm: Option<i64>,
-    /// Tokens per minute.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    tpm: Option<i64>,
-    /// Calls at once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=RATE_MAX))]
-    concurrency: Option<i64>,
     /// A model that it may use, `*` for any characters; may be given several times. Without it: all.
     #[arg(long = "model", value_name = "GLOB", value_parser = read_pattern)]
     models: Vec<Glob>,
@@ -91,6 +92,8 @@ pub struct CreateKey {
     #[arg(long, default_value = "tg_live", value_parser = read_prefix)]
     prefix: String,
     #[command(flatten)]
+    limits: LimitOptions,
+    #[command(flatten)]
     place: Place,
 }
 
@@ -106,6 +109,7 @@ struct IssuedLine<'a> {
 struct KeyLine {
     id: String,
     org: String,
+    project: Option<String>,
     name: String,
     fingerprint: String,
     status: &'static str,
@@ -117,27 +121,31 @@ struct KeyLine {
     rpm: Option<i64>,
     tpm: Option<i64>,
     concurrency: Option<i64>,
+    limits: Vec<LimitLine>,
     created_ms: i64,
     expires_ms: Option<i64>,
 }
 
-impl From<&KeyRecord> for KeyLine {
-    fn from(record: &KeyRecord) -> Self {
+impl KeyLine {
+    fn of(record: &KeyRecord, now: EpochMs) -> Self {
+        let limits = PlainLimits::of(&record.limits, now);
         let texts = |patterns: &[Glob]| patterns.iter().map(|glob| glob.0.to_string()).collect();
         Self {
             id: record.id.to_string(),
             org: record.org.to_string(),
+            project: record.project.map(|project| project.to_string()),
             name: record.name.clone(),
             fingerprint: record.fingerprint.clone(),
             status: record.status.name(),
             scopes: record.scopes.names().collect(),
             models: texts(&record.models),
             providers: texts(&record.providers),
-            limit: record.limits.spend.map(Usd),
-            spent: Usd(record.spent),
-            rpm: record.limits.requests,
-            tpm: record.limits.tokens,
-            concurrency: record.limits.concurrency,
+            limit: limits.spend.map(Usd),
+            spent: Usd(record.spent()),
+            rpm: limits.requests,
+            tpm: limits.tokens,
+            concurrency: limits.concurrency,
+            limits: limit::lines(&record.limits),
             created_ms: record.created.0,
             expires_ms: record.expires.map(|expires| expires.0),
         }
@@ -148,10 +156,17 @@ pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> 
     let Surroundings { now, out, .. } = surroundings;
     match command {
         KeyCommand::Create(arguments) => create(*arguments, now, out).await?,
-        KeyCommand::List { org, place } => list(org, &place, out).await?,
+        KeyCommand::List { org, place } => list(org, &place, now, out).await?,
         KeyCommand::Show(OneKey { id, place }) => {
-            let record = place.open_store().await?.key(id).await?;
-            place.printer(out).one(&KeyLine::from(&record), || describe(&record))?;
+            let record = place.open_store().await?.key(id, now).await?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
+        }
+        KeyCommand::Limit { id, limits, place } => {
+            let changes = limits.changes(now)?;
+            let store = place.open_store().await?;
+            store.change_limits(Owner::Key(id), &changes, now).await?;
+            let record = store.key(id, now).await?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
         }
         KeyCommand::Disable(key) => enable(key, false, now, out).await?,
         KeyCommand::Enable(key) => enable(key, true, now, out).await?,
@@ -199,33 +214,30 @@ fn new_key(arguments: CreateKey, now: EpochMs) -> Result<NewKey, CliError> {
     if arguments.models.len() > PATTERNS_MAX || arguments.providers.len() > PATTERNS_MAX {
         return bad("a key can have at most 64 patterns of models and 64 of providers: use `*`");
     }
+    let limits = arguments.limits.of_new(now)?;
     let scopes = arguments.scopes.into_iter().flat_map(Scopes::names);
     let scopes = scopes.filter_map(Scope::named).fold(Scopes::default(), Scopes::with);
     Ok(NewKey {
         org: arguments.org,
+        project: arguments.project,
         name: arguments.name,
         prefix: arguments.prefix,
         scopes: if scopes == Scopes::default() { Scopes::of_new_key() } else { scopes },
         models: arguments.models,
         providers: arguments.providers,
         expires,
-        limits: Limits {
-            spend: arguments.limit,
-            requests: arguments.rpm,
-            tokens: arguments.tpm,
-            concurrency: arguments.concurrency,
-        },
+        limits,
     })
 }
 
-async fn list(org: OrgId, place: &Place, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+async fn list(org: OrgId, place: &Place, now: EpochMs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let store = place.open_store().await?;
     store.organisation(org).await?;
     let mut printer = place.printer(out);
     let (mut after, mut headings) = (None, Some(&HEADINGS[..]));
     loop {
-        let page = store.keys(org, after).await?;
-        let lines: Vec<KeyLine> = page.iter().map(KeyLine::from).collect();
+        let page = store.keys(org, after, now).await?;
+        let lines: Vec<KeyLine> = page.iter().map(|key| KeyLine::of(key, now)).collect();
         printer.many(&lines, headings.take(), |line| {
             vec![
                 line.id.clone(),
@@ -254,7 +266,7 @@ async fn enable(
     let record = store.enable_key(id, enabled, now).await?;
     Ok(place
         .printer(out)
-        .one(&KeyLine::from(&record), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
+        .one(&KeyLine::of(&record, now), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
 }
 
 fn describe(record: &KeyRecord) -> String {
@@ -264,21 +276,18 @@ fn describe(record: &KeyRecord) -> String {
     };
     let rows = [
         ("organisation", record.org.to_string()),
+        ("project", or_dash(record.project)),
         ("key", record.fingerprint.clone()),
         ("status", record.status.name().to_owned()),
         ("scopes", record.scopes.to_string()),
         ("models", list(&record.models)),
         ("providers", list(&record.providers)),
-        ("limit", or_dash(record.limits.spend.map(|limit| format!("${limit}")))),
-        ("spent", format!("${}", record.spent)),
-        ("requests/min", or_dash(record.limits.requests)),
-        ("tokens/min", or_dash(record.limits.tokens)),
-        ("concurrency", or_dash(record.limits.concurrency)),
+        ("spent", format!("${}", record.spent())),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
     ];
     let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
-    format!("{} ({})\n{}", record.name, record.id, lines.join("\n"))
+    format!("{} ({})\n{}{}", record.name, record.id, lines.join("\n"), limit::describe(&record.limits))
 }
 
 pub(super) fn read_name(text: &str) -> Result<String, String> {
@@ -299,7 +308,7 @@ fn read_prefix(text: &str) -> Result<String, String> {
     }
 }
 
-fn read_pattern(text: &str) -> Result<Glob, String> {
+pub(super) fn read_pattern(text: &str) -> Result<Glob, String> {
     let is_plain = (1..=TEXT_BYTES_MAX).contains(&text.len());
     if is_plain && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(Glob(text.into()))
@@ -316,13 +325,4 @@ fn read_scopes(text: &str) -> Result<Scopes, String> {
         return Err(format!("name a scope: {}", known()));
     }
     Ok(scopes)
-}
-
-fn read_limit(text: &str) -> Result<NanoUsd, String> {
-    let limit: NanoUsd = text.parse().map_err(|problem| format!("{problem}"))?;
-    // The largest amount stands for no limit.
-    if limit < NanoUsd::ZERO || limit == NanoUsd::MAX {
-        return Err("a limit is 0 or more dollars; leave it out for none".to_owned());
-    }
-    Ok(limit)
 }

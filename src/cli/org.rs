@@ -1,12 +1,16 @@
 //! `tollgate org`: organisations and their credits.
 
+use super::limit::{self, LimitLine, NarrowedLimits};
 use super::moment::date;
-use super::print::or_dash;
+use super::print::{Printer, or_dash};
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
+use crate::store::Store;
+use crate::store::limits::Owner;
 use crate::store::organisations::OrganisationRecord;
 use filters::id::OrgId;
 use filters::money::NanoUsd;
+use filters::time::EpochMs;
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -23,6 +27,8 @@ pub enum OrgCommand {
         #[arg(value_parser = super::key::read_name)]
         name: String,
         #[command(flatten)]
+        limits: Box<NarrowedLimits>,
+        #[command(flatten)]
         place: Place,
     },
     /// List organisations.
@@ -34,6 +40,15 @@ pub enum OrgCommand {
     Show {
         /// Its identifier, `org_…`.
         id: OrgId,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Set, change or remove limits of an organisation: of all its keys together, beside its balance.
+    Limit {
+        /// Its identifier, `org_…`.
+        id: OrgId,
+        #[command(flatten)]
+        limits: Box<NarrowedLimits>,
         #[command(flatten)]
         place: Place,
     },
@@ -60,6 +75,9 @@ struct OrgLine {
     spent: Usd,
     created_ms: i64,
     suspended_ms: Option<i64>,
+    /// Shown, not listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Vec<LimitLine>>,
 }
 
 impl From<&OrganisationRecord> for OrgLine {
@@ -72,6 +90,7 @@ impl From<&OrganisationRecord> for OrgLine {
             spent: Usd(record.spent),
             created_ms: record.created.0,
             suspended_ms: record.suspended.map(|since| since.0),
+            limits: None,
         }
     }
 }
@@ -79,9 +98,10 @@ impl From<&OrganisationRecord> for OrgLine {
 pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let Surroundings { now, out, .. } = surroundings;
     match command {
-        OrgCommand::Create { name, place } => {
+        OrgCommand::Create { name, limits, place } => {
+            let limits = limits.of_new(now)?;
             let store = place.create_store().await?;
-            let made = store.create_organisation(&name, now).await?;
+            let made = store.create_limited_organisation(&name, &limits, now).await?;
             place.printer(out).one(&OrgLine::from(&made), || {
                 format!(
                     "Made organisation {} ({}). It has no credit yet: tollgate org topup {} USD",
@@ -91,8 +111,14 @@ pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> 
         }
         OrgCommand::List { place } => list(&place, out).await?,
         OrgCommand::Show { id, place } => {
-            let record = place.open_store().await?.organisation(id).await?;
-            place.printer(out).one(&OrgLine::from(&record), || describe(&record))?;
+            let store = place.open_store().await?;
+            show(&store, id, place.printer(out), now).await?;
+        }
+        OrgCommand::Limit { id, limits, place } => {
+            let changes = limits.changes(now)?;
+            let store = place.open_store().await?;
+            store.change_limits(Owner::Organisation(id), &changes, now).await?;
+            show(&store, id, place.printer(out), now).await?;
         }
         OrgCommand::Topup { id, usd, reason, place } => {
             let store = place.open_store().await?;
@@ -104,6 +130,13 @@ pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn show(store: &Store, id: OrgId, mut printer: Printer<'_>, now: EpochMs) -> Result<(), CliError> {
+    let record = store.organisation(id).await?;
+    let limits = store.limits(Owner::Organisation(id), now).await?;
+    let line = OrgLine { limits: Some(limit::lines(&limits)), ..OrgLine::from(&record) };
+    Ok(printer.one(&line, || describe(&record) + &limit::describe(&limits))?)
 }
 
 async fn list(place: &Place, out: &mut (dyn std::io::Write + Send)) -> Result<(), CliError> {
@@ -132,7 +165,7 @@ async fn list(place: &Place, out: &mut (dyn std::io::Write + Send)) -> Result<()
 
 fn describe(record: &OrganisationRecord) -> String {
     format!(
-        "{} ({})\n  balance    ${}\n  credits    ${}\n  spent      ${}\n  created    {}\n  suspended  {}",
+        "{} ({})\n  balance       ${}\n  credits       ${}\n  spent         ${}\n  created       {}\n  suspended     {}",
         record.name,
         record.id,
         record.balance(),

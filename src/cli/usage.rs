@@ -1,4 +1,4 @@
-//! `tollgate usage`: what was used and charged, by day or by model.
+//! `tollgate usage`: what was used and charged, by day, by model or by key.
 
 use super::moment::{Moment, date};
 use super::{CliError, Place, Surroundings};
@@ -35,6 +35,8 @@ enum By {
     Day,
     /// The calls of a model.
     Model,
+    /// The calls of a key.
+    Key,
 }
 
 #[derive(Serialize)]
@@ -43,6 +45,8 @@ struct UsageLine {
     day: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
     calls: i64,
     estimated_calls: i64,
     input_tokens: i64,
@@ -53,13 +57,15 @@ struct UsageLine {
 
 impl From<UsageSum> for UsageLine {
     fn from(sum: UsageSum) -> Self {
-        let (day, model) = match sum.group {
-            Group::Day(number) => (Some(date(number)), None),
-            Group::Model(name) => (None, Some(name)),
+        let (day, model, key) = match sum.group {
+            Group::Day(number) => (Some(date(number)), None, None),
+            Group::Model(name) => (None, Some(name), None),
+            Group::Key(id) => (None, None, Some(id)),
         };
         Self {
             day,
             model,
+            key,
             calls: sum.calls,
             estimated_calls: sum.estimated,
             input_tokens: sum.input_tokens,
@@ -74,7 +80,7 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
     let Surroundings { now, out, .. } = surroundings;
     let store = command.place.open_store().await?;
     let spender = match (command.key, command.org) {
-        (Some(key), _) => Spender::Key(store.key(key).await?.id),
+        (Some(key), _) => Spender::Key(store.key(key, now).await?.id),
         (None, Some(org)) => Spender::Org(store.organisation(org).await?.id),
         (None, None) => {
             return Err(CliError::BadInput("name a key or an organisation".to_owned()));
@@ -83,6 +89,7 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
     let (grouping, heading) = match command.by {
         By::Day => (Grouping::Day, "DAY"),
         By::Model => (Grouping::Model, "MODEL"),
+        By::Key => (Grouping::Key, "KEY"),
     };
     let sums = store.usage(spender, command.since.before(now), grouping).await?;
     let total: NanoUsd = sums.iter().map(|sum| sum.charge).sum();
@@ -97,7 +104,7 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
 }
 
 fn cells(line: &UsageLine) -> Vec<String> {
-    let group = line.day.as_ref().or(line.model.as_ref());
+    let group = line.day.as_ref().or(line.model.as_ref()).or(line.key.as_ref());
     vec![
         group.cloned().unwrap_or_default(),
         line.calls.to_string(),

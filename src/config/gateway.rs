@@ -3,7 +3,7 @@
 use super::address::{BaseUrl, Network};
 use super::place::{Document, Section, Value};
 use super::sources::Sources;
-use super::{ErrorShape, Gateway, Journal, Keys, Limits, Listener, Log, LogFormat, Quotas, Tls};
+use super::{ErrorShape, Gateway, Journal, Keys, Limits, Listener, Log, LogFormat, Quotas, SyncMode, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -82,6 +82,7 @@ fn read_limits(section: &Section<'_>) -> Limits {
         drain_delay: section.milliseconds("drain_delay_ms", 0..=HOUR_MS, 2 * SECOND_MS),
         drain_timeout: section.milliseconds("drain_timeout_ms", 0..=DAY_MS, 600 * SECOND_MS),
         answer_buffer_bytes: section.size("answer_buffer_bytes", 0..=16 * MIB, 64 * KIB),
+        drains_max: section.size("drains_max", 0..=1_000_000, 1_000),
     };
     if limits.request_bytes_in_flight_max < limits.body_bytes_max {
         section.report("request_bytes_in_flight_max", "must be at least body_bytes_max");
@@ -106,6 +107,7 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
         segment_bytes: section.number("segment_bytes", MIB..=4 * GIB, 64 * MIB),
         bytes_max: section.number("bytes_max", 2 * MIB..=1024 * GIB, 8 * GIB),
         keep_hours: section.number("keep_hours", 0..=8_784, 24),
+        sync: section.choice("sync", SyncMode::Interval, &[("interval", SyncMode::Interval), ("each", SyncMode::Each)]),
         sync_ms: section.number("sync_ms", 1..=60_000, 50),
         ship_ms: section.number("ship_ms", 1..=60_000, 200),
     };
@@ -117,7 +119,10 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
 }
 
 pub(super) fn read_quotas(section: &Section<'_>) -> Quotas {
-    Quotas { reserve_output_tokens_max: section.number("reserve_output_tokens_max", 1..=1_000_000_000, 16_384) }
+    Quotas {
+        reserve_output_tokens_max: section.number("reserve_output_tokens_max", 1..=1_000_000_000, 16_384),
+        clamp_output_tokens_min: section.number("clamp_output_tokens_min", 1..=1_000_000_000, 256),
+    }
 }
 
 pub(super) fn read_log(section: &Section<'_>) -> Log {
@@ -126,6 +131,7 @@ pub(super) fn read_log(section: &Section<'_>) -> Log {
         calls: section.boolean("calls", true),
         level: section.choice("level", "info", &levels).to_owned(),
         format: section.choice("format", LogFormat::Json, &[("json", LogFormat::Json), ("text", LogFormat::Text)]),
+        queue_bytes_max: section.size("queue_bytes_max", 64 * KIB..=GIB, 4 * MIB),
     }
 }
 

@@ -4,7 +4,7 @@ use super::address::BaseUrl;
 use super::gateway::pem_file;
 use super::place::{Section, Value};
 use super::sources::{NoSecret, Secret, Sources};
-use super::{Credential, Provider, Timeouts};
+use super::{Credential, OnDisconnect, Provider, Timeouts};
 use filters::catalogue::InputEstimate;
 use filters::dialect::Dialect;
 use filters::price::Tier;
@@ -102,6 +102,7 @@ fn read_provider(section: &Section<'_>, name: &Arc<str>, sources: &Sources<'_>) 
     });
     let tiers = [("standard", Tier::Standard), ("flex", Tier::Flex), ("priority", Tier::Priority)];
     let default_tier = section.choice("default_tier", Tier::Standard, &tiers);
+    let on_disconnect = read_on_disconnect(section);
     Some(Provider {
         name: Arc::clone(name),
         dialect: dialect?,
@@ -117,7 +118,15 @@ fn read_provider(section: &Section<'_>, name: &Arc<str>, sources: &Sources<'_>) 
         keepalive,
         input_estimate,
         default_tier,
+        on_disconnect,
     })
+}
+
+fn read_on_disconnect(section: &Section<'_>) -> OnDisconnect {
+    let time_max = section.milliseconds("drain_ms_max", 1..=DAY_MS, 5 * MINUTE_MS);
+    let bytes_max = section.number("drain_bytes_max", 1..=1 << 40, 16 << 20);
+    let drain = OnDisconnect::Drain { time_max, bytes_max };
+    section.choice("on_disconnect", OnDisconnect::Cancel, &[("cancel", OnDisconnect::Cancel), ("drain", drain)])
 }
 
 fn dialect(text: &str) -> Result<Dialect, String> {

@@ -241,6 +241,8 @@ fn mistakes_in_providers_have_their_places() {
         ("ca_file = 7", "c.toml:6: providers.a.ca_file: must be text in quotes, not integer"),
         ("input_estimate = 'x'", "c.toml:6: providers.a.input_estimate: not one of bytes/4, bound"),
         ("default_tier = 'x'", "c.toml:6: providers.a.default_tier: not one of standard, flex, priority"),
+        ("on_disconnect = 'x'", "c.toml:6: providers.a.on_disconnect: not one of cancel, drain"),
+        ("drain_ms_max = 0", "c.toml:6: providers.a.drain_ms_max: must be from 1 to 86400000, not 0"),
         ("headers = { 'a b' = 'c' }", "c.toml:6: providers.a.headers.a b: not a header name"),
         ("headers = { a = \"b\\n\" }", "c.toml:6: providers.a.headers.a: not a header value"),
         ("headers = { Cookie = 'c' }", "c.toml:6: providers.a.headers.Cookie: is written by the gateway itself"),

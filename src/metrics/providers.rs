@@ -52,10 +52,11 @@ enum Estimate {
     ClientGone,
     UpstreamFailed,
     Abandoned,
+    Cut,
 }
 
 impl Estimate {
-    const ALL: [Self; 4] = [Self::NoUsage, Self::ClientGone, Self::UpstreamFailed, Self::Abandoned];
+    const ALL: [Self; 5] = [Self::NoUsage, Self::ClientGone, Self::UpstreamFailed, Self::Abandoned, Self::Cut];
 
     fn of(outcome: Outcome) -> Self {
         match outcome {
@@ -63,6 +64,7 @@ impl Estimate {
             Outcome::ClientGone => Self::ClientGone,
             Outcome::UpstreamFailed => Self::UpstreamFailed,
             Outcome::Recovered | Outcome::Abandoned => Self::Abandoned,
+            Outcome::Cut => Self::Cut,
         }
     }
 
@@ -72,6 +74,7 @@ impl Estimate {
             Self::ClientGone => "client_gone",
             Self::UpstreamFailed => "upstream_failed",
             Self::Abandoned => "abandoned",
+            Self::Cut => "cut",
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub key_lookups: KeyLookups,
     /// Keys held in memory.
     pub key_cache_entries: u64,
+    /// Lines of the log that found no room, in total.
+    pub log_lines_lost: u64,
 }
 
 /// Lookups of keys by how they ended.
@@ -57,6 +59,7 @@ pub(super) struct Snapshots {
     lookups_unknown: IntCounter,
     lookups_failed: IntCounter,
     key_cache_entries: IntGauge,
+    log_lines_lost: IntCounter,
 }
 
 impl Snapshots {
@@ -81,6 +84,10 @@ impl Snapshots {
             lookups_unknown: lookups.with_label_values(&["unknown"]),
             lookups_failed: lookups.with_label_values(&["failed"]),
             key_cache_entries: list.gauge("tollgate_key_cache_entries", "Keys held in memory."),
+            log_lines_lost: list.counter(
+                "tollgate_log_lines_lost_total",
+                "Lines that were left out because the log is not read fast enough.",
+            ),
         }
     }
 
@@ -99,6 +106,7 @@ impl Snapshots {
         advance(&self.lookups_unknown, snapshot.key_lookups.unknown);
         advance(&self.lookups_failed, snapshot.key_lookups.failed);
         set(&self.key_cache_entries, snapshot.key_cache_entries);
+        advance(&self.log_lines_lost, snapshot.log_lines_lost);
     }
 }
 

@@ -40,6 +40,7 @@ fn settled(outcome: Outcome, status: u16, estimated: bool) -> Settled {
         tier: Tier::Standard,
         usage: Usage::of(30, 12),
         charge: NanoUsd(4_200),
+        reserved: NanoUsd(2_000_000_000),
         attempts: 1,
         ended: EpochMs(1),
         first_byte_ms: 3,

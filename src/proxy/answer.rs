@@ -1,13 +1,20 @@
 //! The answer on its way to the client: metered as it passes, and on the books before its end leaves.
 
+mod cut;
+mod drain;
+mod refuse;
+
+pub(super) use refuse::{refusal, whole_answer};
+
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, is_timeout};
 use super::relay::Opening;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
-use crate::clock;
-use crate::error::{self, ErrorAnswer};
+use crate::crash;
+use crate::error;
 use bytes::{Bytes, BytesMut};
+use drain::Drain;
 use filters::denied::{Code, Denied};
 use filters::dialect::Dialect;
 use filters::id::CallId;
@@ -15,25 +22,43 @@ use filters::meter::Meter;
 use filters::money::NanoUsd;
 use filters::pipeline::Admitted;
 use filters::ports::Outcome;
-use filters::scope::Route;
-use filters::settle::End;
 use pingora::protocols::http::ServerSession;
-use pingora::time::timeout;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes that are gathered, if they are here already, before they are written.
 const COALESCED_BYTES_MAX: usize = 32 * 1024;
-/// How long the rest of a refused request's body is read, so that the client sees the refusal.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// An admitted call whose answer is being passed on.
 pub(super) struct Passage<'a> {
-    pub(super) gateway: &'a Gateway,
-    pub(super) runtime: &'a Runtime,
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) runtime: &'a Arc<Runtime>,
     pub(super) client: &'a mut ServerSession,
     pub(super) call: Admitted,
     pub(super) report: &'a mut Report,
-    pub(super) attempts: u8,
+}
+
+/// An answer that stops before its end.
+struct Unfinished {
+    exchange: Box<Exchange>,
+    meter: Meter,
+    /// The status that the client got, 0 if none.
+    status: u16,
+    /// Bytes of a whole body that have left.
+    relayed_bytes: u64,
+}
+
+impl Unfinished {
+    /// A stream whose head has left.
+    fn stream(exchange: Box<Exchange>, meter: Meter) -> Self {
+        let status = exchange.head().status.as_u16();
+        Self { exchange, meter, status, relayed_bytes: 0 }
+    }
+
+    /// An answer of which the client has got nothing.
+    fn unseen(exchange: Box<Exchange>, meter: Meter) -> Self {
+        Self { exchange, meter, status: 0, relayed_bytes: 0 }
+    }
 }
 
 /// What reading on has brought.
@@ -69,22 +94,25 @@ impl Break {
 impl<'a> Passage<'a> {
     /// Passes the answer on and settles the call.
     pub(super) async fn run(self, opening: Opening) -> Connection {
-        match opening.broken {
-            Some(broken) => Box::pin(self.fail(opening.exchange, &opening.meter, broken)).await,
-            None if opening.is_stream => Box::pin(self.stream(opening)).await,
-            None => self.whole(opening).await,
+        let Opening { exchange, meter, first, is_stream, broken, is_deserted } = opening;
+        match broken {
+            _ if is_deserted => Box::pin(self.depart(Unfinished::unseen(exchange, meter))).await,
+            Some(broken) => Box::pin(self.fail(exchange, meter, broken)).await,
+            None if is_stream => Box::pin(self.stream(exchange, meter, first)).await,
+            None => self.whole(exchange, meter).await,
         }
     }
 
     /// A stream of events: each leaves as it arrives, the last one when the call is settled.
-    async fn stream(mut self, opening: Opening) -> Connection {
-        let Opening { mut exchange, mut meter, first, .. } = opening;
+    async fn stream(mut self, mut exchange: Box<Exchange>, mut meter: Meter, first: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
         let head = self.head(&exchange, BodyLength::Open);
         self.report.mark_first_byte();
+        crash::point("before-first-byte");
         if self.client.write_response_header(head.finish()).await.is_err() {
-            return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
+            return Box::pin(self.depart(Unfinished::stream(exchange, meter))).await;
         }
+        crash::point("after-first-byte");
         let mut out = first;
         let mut last_write = Instant::now();
         loop {
@@ -97,22 +125,27 @@ impl<'a> Passage<'a> {
             if is_over {
                 return self.finish(exchange, &meter, out, status).await;
             }
+            if let Err(denied) = cut::grow(self.gateway, &mut self.call).await
+                && meter.can_be_cut()
+            {
+                return Box::pin(self.cut(Unfinished::stream(exchange, meter), out, &denied)).await;
+            }
             if !out.is_empty() && self.client.write_response_body(out, false).await.is_err() {
-                return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
+                return Box::pin(self.depart(Unfinished::stream(exchange, meter))).await;
             }
             out = match self.read_on(&mut exchange, &mut meter).await {
                 Step::Bytes(bytes) | Step::End(bytes) => bytes,
                 Step::UpstreamFailed(_) => {
-                    return Box::pin(self.leave(exchange, &meter, Outcome::UpstreamFailed, status)).await;
+                    let unfinished = Unfinished::stream(exchange, meter);
+                    return Box::pin(self.leave(unfinished, Outcome::UpstreamFailed)).await;
                 }
-                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
+                Step::ClientGone => return Box::pin(self.depart(Unfinished::stream(exchange, meter))).await,
             };
         }
     }
 
     /// A whole body: if it is small, it is read first, so that its head can say what it cost.
-    async fn whole(mut self, opening: Opening) -> Connection {
-        let Opening { mut exchange, mut meter, .. } = opening;
+    async fn whole(mut self, mut exchange: Box<Exchange>, mut meter: Meter) -> Connection {
         let mut body = BytesMut::new();
         loop {
             match self.read_on(&mut exchange, &mut meter).await {
@@ -121,8 +154,8 @@ impl<'a> Passage<'a> {
                     body.extend_from_slice(&bytes);
                     return self.small(exchange, &meter, body.freeze()).await;
                 }
-                Step::UpstreamFailed(broken) => return Box::pin(self.fail(exchange, &meter, broken)).await,
-                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, 0)).await,
+                Step::UpstreamFailed(broken) => return Box::pin(self.fail(exchange, meter, broken)).await,
+                Step::ClientGone => return Box::pin(self.depart(Unfinished::unseen(exchange, meter))).await,
             }
             if body.len() > self.runtime.limits.answer_buffer_bytes {
                 return Box::pin(self.large(exchange, meter, body.freeze())).await;
@@ -133,20 +166,23 @@ impl<'a> Passage<'a> {
     async fn small(self, exchange: Box<Exchange>, meter: &Meter, body: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
         let mut head = self.head(&exchange, BodyLength::Bytes(body.len()));
-        let (gateway, client, report, charge) = self.settle(meter, outcome_of(meter, status), status);
+        self.report.mark_first_byte();
+        let (gateway, client, charge) = self.settle(meter, outcome_of(meter, status), status);
+        gateway.until_durable().await;
         head.cost(charge);
-        report.mark_first_byte();
+        crash::point("before-final-event");
         let written = async {
             client.write_response_header(head.finish()).await?;
             client.write_response_body(body, true).await
         };
         let connection = connection_after(written.await);
+        crash::point("after-final-event");
         exchange.release(gateway).await;
         connection
     }
 
     /// A large body leaves as it arrives, but for its last piece, which waits for the settlement.
-    async fn large(mut self, mut exchange: Box<Exchange>, mut meter: Meter, begun: Bytes) -> Connection {
+    async fn large(mut self, exchange: Box<Exchange>, meter: Meter, begun: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
         let length = exchange
             .head()
@@ -154,25 +190,29 @@ impl<'a> Passage<'a> {
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let head = self.head(&exchange, length.map_or(BodyLength::Open, BodyLength::Bytes));
+        let mut unfinished = Unfinished { exchange, meter, status, relayed_bytes: 0 };
         self.report.mark_first_byte();
         if self.client.write_response_header(head.finish()).await.is_err() {
-            return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
+            return Box::pin(self.depart(unfinished)).await;
         }
         let mut held = begun;
         loop {
-            let step = self.read_on(&mut exchange, &mut meter).await;
-            self.call.progress.tally = *meter.tally();
+            let step = self.read_on(&mut unfinished.exchange, &mut unfinished.meter).await;
+            self.call.progress.tally.text_bytes = unfinished.relayed_bytes;
             match step {
                 Step::Bytes(bytes) => {
-                    if self.client.write_response_body(std::mem::replace(&mut held, bytes), false).await.is_err() {
-                        return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await;
+                    let piece = std::mem::replace(&mut held, bytes);
+                    unfinished.relayed_bytes += piece.len() as u64;
+                    if self.client.write_response_body(piece, false).await.is_err() {
+                        return Box::pin(self.depart(unfinished)).await;
                     }
                 }
-                Step::End(bytes) => return self.finish(exchange, &meter, join(held, bytes), status).await,
-                Step::UpstreamFailed(_) => {
-                    return self.leave(exchange, &meter, Outcome::UpstreamFailed, status).await;
+                Step::End(bytes) => {
+                    let Unfinished { exchange, meter, .. } = unfinished;
+                    return self.finish(exchange, &meter, join(held, bytes), status).await;
                 }
-                Step::ClientGone => return Box::pin(self.leave(exchange, &meter, Outcome::ClientGone, status)).await,
+                Step::UpstreamFailed(_) => return self.leave(unfinished, Outcome::UpstreamFailed).await,
+                Step::ClientGone => return Box::pin(self.depart(unfinished)).await,
             }
         }
     }
@@ -207,32 +247,55 @@ impl<'a> Passage<'a> {
 
     /// Settles, then lets the end leave.
     async fn finish(self, exchange: Box<Exchange>, meter: &Meter, out: Bytes, status: u16) -> Connection {
-        let (gateway, client, ..) = self.settle(meter, outcome_of(meter, status), status);
+        let (gateway, client, _) = self.settle(meter, outcome_of(meter, status), status);
+        gateway.until_durable().await;
+        crash::point("before-final-event");
         let connection = connection_after(client.write_response_body(out, true).await);
+        crash::point("after-final-event");
         exchange.release(gateway).await;
         connection
     }
 
+    /// The client has left: the answer is read on without it, or the provider is told to stop.
+    async fn depart(self, unfinished: Unfinished) -> Connection {
+        match drain::Place::take(self.gateway, self.runtime, unfinished.exchange.provider()) {
+            Some(place) => {
+                tracing::debug!(request_id = %self.call.intent().call, "the client has left; its answer is read on");
+                let report = self.report.hand_on();
+                let runtime = Arc::clone(self.runtime);
+                tokio::spawn(Drain { place, runtime, call: self.call, report, unfinished }.run());
+                Connection::Broken
+            }
+            None => self.leave(unfinished, Outcome::ClientGone).await,
+        }
+    }
+
     /// Settles an answer that was broken off by either side. The connection is cut, so that nobody takes it for whole.
-    async fn leave(self, exchange: Box<Exchange>, meter: &Meter, outcome: Outcome, status: u16) -> Connection {
+    async fn leave(self, unfinished: Unfinished, outcome: Outcome) -> Connection {
+        let Unfinished { exchange, mut meter, status, relayed_bytes } = unfinished;
         if outcome == Outcome::UpstreamFailed {
             self.report.error = Some(Code::UpstreamFailed);
         }
-        self.settle(meter, outcome, status);
+        meter.break_off(relayed_bytes);
+        self.settle(&meter, outcome, status);
         exchange.abort().await;
         Connection::Broken
     }
 
     /// The provider broke off before the client got a byte.
-    async fn fail(self, exchange: Box<Exchange>, meter: &Meter, broken: Break) -> Connection {
+    async fn fail(self, exchange: Box<Exchange>, mut meter: Meter, broken: Break) -> Connection {
         let denied = match broken {
             Break::TimedOut => Denied::UpstreamTimeout,
             Break::Cut => Denied::UpstreamFailed,
         };
         let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
-        self.report.error = Some(denied.code());
-        let runtime = self.runtime;
-        let (_, client, report, _) = self.settle(meter, Outcome::UpstreamFailed, refused.status);
+        meter.break_off(0);
+        self.report.refuse(&denied);
+        let Self { gateway, runtime, client, mut call, report, .. } = self;
+        call.progress.tally = *meter.tally();
+        report.status = refused.status;
+        report.settle(call, Outcome::UpstreamFailed);
+        gateway.until_durable().await;
         exchange.abort().await;
         refusal(client, &refused, runtime, report).await
     }
@@ -257,27 +320,16 @@ impl<'a> Passage<'a> {
 
     /// Puts the call on the books.
     fn settle(self, meter: &Meter, outcome: Outcome, status: u16) -> Settlement<'a> {
-        let Passage { gateway, client, mut call, report, attempts, .. } = self;
+        let Passage { gateway, client, mut call, report, .. } = self;
         call.progress.tally = *meter.tally();
         report.status = status;
-        let end = End {
-            outcome,
-            status,
-            error: report.error,
-            attempts,
-            ended: clock::now(),
-            first_byte_ms: report.mark_first_byte(),
-        };
-        let number = call.candidate(call.progress.choice).number;
-        let settled = call.settle(end);
-        let charge = settled.terminal.charge;
-        report.settled = Some((number, settled));
-        (gateway, client, report, charge)
+        let charge = report.settle(call, outcome).charge;
+        (gateway, client, charge)
     }
 }
 
 /// What is left of a passage when its call is on the books, and what the call cost.
-type Settlement<'a> = (&'a Gateway, &'a mut ServerSession, &'a mut Report, NanoUsd);
+type Settlement<'a> = (&'a Gateway, &'a mut ServerSession, NanoUsd);
 
 /// How an answer that came to its end has ended.
 fn outcome_of(meter: &Meter, status: u16) -> Outcome {
@@ -310,40 +362,4 @@ fn join(first: Bytes, second: Bytes) -> Bytes {
     });
     joined.extend_from_slice(&second);
     joined.freeze()
-}
-
-/// Tells the client why it is refused.
-pub(super) async fn refusal(
-    client: &mut ServerSession,
-    refused: &ErrorAnswer,
-    runtime: &Runtime,
-    report: &mut Report,
-) -> Connection {
-    report.status = refused.status;
-    let dialect = report.route.map_or(Dialect::OpenaiChat, Route::dialect);
-    let mut head = AnswerHead::new(refused.status, BodyLength::Bytes(refused.body.len()));
-    head.json();
-    head.call(report.call, dialect);
-    if let Some(key) = &report.key {
-        head.rates(&key.chain, dialect, report.started);
-    }
-    head.retry(refused);
-    head.allow_origin(&client.req_header().headers, runtime);
-    whole_answer(client, head, refused.body.clone()).await
-}
-
-/// Sends a head and its body. What is left of the request is read for a while, so that the client sees the answer.
-pub(super) async fn whole_answer(client: &mut ServerSession, head: AnswerHead, body: Bytes) -> Connection {
-    client.set_total_drain_timeout(Some(DRAIN_TIME));
-    let written = async {
-        client.write_response_header(head.finish()).await?;
-        client.write_response_body(body, true).await
-    };
-    let written = written.await;
-    if client.is_http2() {
-        // A stream that is dropped with its request half read is reset, and the client may not look at the answer then.
-        // HTTP/1.1 is read on when the connection is given back.
-        let _ = timeout(DRAIN_TIME, async { while let Ok(Some(_)) = client.read_request_body().await {} }).await;
-    }
-    connection_after(written)
 }

@@ -9,10 +9,12 @@ use bytes::{BufMut, BytesMut};
 use filters::dialect::Dialect;
 use filters::id::CallId;
 use filters::money::NanoUsd;
-use filters::quota::{Chain, RateReading};
+use filters::quota::{Chain, Counted, RateReading};
 use filters::time::{EpochMs, date_of_day};
 use http::StatusCode;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use pingora::http::ResponseHeader;
 
 /// Whether a provider's header goes to the client: nothing that is between the provider and us, or about our account.
@@ -128,14 +130,17 @@ impl AnswerHead {
         self.text(PROVIDER, |text| text.put_slice(name.as_bytes()));
     }
 
-    /// When to try again, as HTTP says it and as the official SDKs understand it.
-    pub(super) fn retry(&mut self, refused: &ErrorAnswer) {
+    /// When to try again, as HTTP says it and as the official SDKs understand it, and with which method.
+    pub(super) fn refusal(&mut self, refused: &ErrorAnswer) {
         if let (Some(seconds), Some(after_ms)) = (refused.retry_after_seconds(), refused.retry_after_ms) {
             self.parts.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
             self.number(RETRY_AFTER_MS, after_ms);
         }
         if let Some(should_retry) = refused.should_retry {
             self.fixed(SHOULD_RETRY, if should_retry { "true" } else { "false" });
+        }
+        if let Some(method) = &refused.allowed {
+            self.text(ALLOW, |text| text.put_slice(method.as_str().as_bytes()));
         }
     }
 
@@ -146,8 +151,8 @@ impl AnswerHead {
 
     /// Where the key's rates stand.
     pub(super) fn rates(&mut self, chain: &Chain, dialect: Dialect, now: EpochMs) {
-        let requests = chain.requests.as_ref().map(|rate| rate.read(now));
-        let tokens = chain.tokens.as_ref().map(|rate| rate.read(now));
+        let requests = chain.tightest(Counted::Requests, now);
+        let tokens = chain.tightest(Counted::Tokens, now);
         if let Some(reading) = requests {
             self.rate(&REQUEST_RATE, reading, dialect, now);
         }
@@ -185,7 +190,8 @@ impl AnswerHead {
         }
         for (name, reading) in both() {
             put_item(&mut self.text, name, "q", reading.limit.unsigned_abs());
-            self.text.put_slice(b";w=60");
+            self.text.put_slice(b";w=");
+            put_number(&mut self.text, reading.window_ms.unsigned_abs() / 1_000);
         }
         self.insert_written(RATE_LIMIT_POLICY);
         for (name, reading) in both() {
@@ -273,8 +279,9 @@ pub(super) fn utc(moment: EpochMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use filters::denied::LimitSource;
+    use filters::denied::{LimitSource, Owner};
     use filters::quota::Rate;
+    use filters::window::Unit;
     use std::sync::Arc;
 
     fn value(head: &ResponseHeader, name: &str) -> String {
@@ -283,9 +290,12 @@ mod tests {
 
     #[test]
     fn rates_are_told_in_every_form() {
+        let rate = |source, counted, limit| Arc::new(Rate::new(source, counted, Unit::Minute, limit));
         let chain = Chain {
-            requests: Some(Arc::new(Rate::new(LimitSource::KeyRequestsPerMinute, "requests", 10))),
-            tokens: Some(Arc::new(Rate::new(LimitSource::KeyTokensPerMinute, "tokens", 1_000))),
+            rates: vec![
+                rate(LimitSource::Requests(Owner::Key, Unit::Minute), Counted::Requests, 10),
+                rate(LimitSource::Tokens(Owner::Key, Unit::Minute), Counted::Tokens, 1_000),
+            ],
             ..Chain::default()
         };
         let mut head = AnswerHead::new(200, BodyLength::Bytes(7));

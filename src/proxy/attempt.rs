@@ -4,6 +4,7 @@ use super::Gateway;
 use super::providers::Provider;
 use crate::metrics::Failover;
 use bytes::{Bytes, BytesMut};
+use filters::denied::Denied;
 use filters::scope::Route;
 use futures_util::FutureExt;
 use pingora::http::ResponseHeader;
@@ -25,27 +26,51 @@ pub(super) enum Failure {
     Reset,
     /// The provider answered with a status that another may not.
     Status { status: u16, retry_after: Option<Duration> },
-    /// Our credential was refused.
-    Credential,
+    /// Our credential was refused with this status, 0 if there was none to send.
+    Credential { status: u16 },
     /// No head of an answer in time.
     HeaderTimeout,
     /// The first event was a failure, or did not come in time.
     FirstEvent,
-    /// The client left while we waited.
-    ClientGone,
 }
 
 impl Failure {
-    /// The reason in metrics; none where nobody failed.
-    pub(super) fn reason(self) -> Option<Failover> {
+    /// The reason in metrics.
+    pub(super) fn reason(self) -> Failover {
         match self {
-            Self::Connect => Some(Failover::Connect),
-            Self::Reset => Some(Failover::Reset),
-            Self::Status { .. } => Some(Failover::Status),
-            Self::Credential => Some(Failover::Credential),
-            Self::HeaderTimeout => Some(Failover::Timeout),
-            Self::FirstEvent => Some(Failover::ErrorEvent),
-            Self::ClientGone => None,
+            Self::Connect => Failover::Connect,
+            Self::Reset => Failover::Reset,
+            Self::Status { .. } => Failover::Status,
+            Self::Credential { .. } => Failover::Credential,
+            Self::HeaderTimeout => Failover::Timeout,
+            Self::FirstEvent => Failover::ErrorEvent,
+        }
+    }
+
+    /// The status that the provider answered with, 0 if it did not answer.
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Self::Status { status, .. } | Self::Credential { status } => status,
+            Self::FirstEvent => 200,
+            Self::Connect | Self::Reset | Self::HeaderTimeout => 0,
+        }
+    }
+
+    /// What the client is told if it stays the last word.
+    pub(super) fn denied(self) -> Denied {
+        match self {
+            Self::HeaderTimeout => Denied::UpstreamTimeout,
+            Self::Connect | Self::Reset | Self::Status { .. } | Self::Credential { .. } | Self::FirstEvent => {
+                Denied::UpstreamFailed
+            }
+        }
+    }
+
+    /// Whether the provider answered, and so has done nothing that it could bill for.
+    pub(super) fn is_refusal(self) -> bool {
+        match self {
+            Self::Status { .. } | Self::Credential { .. } | Self::FirstEvent => true,
+            Self::Connect | Self::Reset | Self::HeaderTimeout => false,
         }
     }
 }
@@ -57,7 +82,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) credential: &'a http::HeaderValue,
 }
 
-/// An exchange whose answer has begun.
+/// An exchange whose answer has begun, unless the client left before that.
 pub(super) struct Exchange {
     session: HttpSession<()>,
     peer: Arc<HttpPeer>,
@@ -69,7 +94,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Sends the request and waits for the head of the answer. A pooled connection that broke before the answer is
     /// replaced by a new one, because the provider closed it before it saw the request; an address that takes no
-    /// connection by the provider's next one.
+    /// connection by the provider's next one. If the client leaves meanwhile, the exchange is left without a head.
     pub(super) async fn open(
         gateway: &Gateway,
         provider: &Arc<Provider>,
@@ -95,7 +120,12 @@ impl Exchange {
                 Err((failure, _)) => return Err(failure),
             };
             let mut exchange = Box::new(Self { session, peer, provider: Arc::clone(provider), begun, is_over: false });
-            match exchange.await_head(client).await {
+            let awaited = tokio::select! {
+                biased;
+                awaited = exchange.await_head() => awaited,
+                _ = client.read_body_or_idle(true) => Ok(()),
+            };
+            match awaited {
                 Err(Failure::Reset) if reused => {}
                 Err(failure) => return Err(failure),
                 Ok(()) => return Ok(exchange),
@@ -104,15 +134,11 @@ impl Exchange {
         Err(last)
     }
 
-    async fn await_head(&mut self, client: &mut ServerSession) -> Result<(), Failure> {
+    /// Waits for the head of the answer. May be stopped and begun again.
+    pub(super) async fn await_head(&mut self) -> Result<(), Failure> {
         let limit = self.provider.settings.timeouts.header;
         loop {
-            let read = tokio::select! {
-                biased;
-                read = within(limit, self.session.read_response_header()) => read,
-                _ = client.read_body_or_idle(true) => return Err(Failure::ClientGone),
-            };
-            read.map_err(|error| {
+            within(limit, self.session.read_response_header()).await.map_err(|error| {
                 tracing::debug!(
                     provider = &*self.provider.name,
                     cause = error.etype().as_str(),
@@ -120,15 +146,20 @@ impl Exchange {
                 );
                 if is_timeout(&error) { Failure::HeaderTimeout } else { Failure::Reset }
             })?;
-            if !self.head().status.is_informational() {
+            if self.has_head() {
                 return Ok(());
             }
         }
     }
 
+    /// Whether the answer has begun.
+    pub(super) fn has_head(&self) -> bool {
+        self.session.response_header().is_some_and(|head| !head.status.is_informational())
+    }
+
     /// The head of the answer.
     pub(super) fn head(&self) -> &ResponseHeader {
-        self.session.response_header().expect("an exchange is made only when its answer has begun")
+        self.session.response_header().expect("nobody asks for the head of an answer that has not begun")
     }
 
     /// Who is asked.
@@ -296,12 +327,14 @@ pub(super) fn is_timeout(error: &pingora::Error) -> bool {
 pub(super) fn judge(head: &ResponseHeader) -> Result<(), Failure> {
     let status = head.status.as_u16();
     match status {
-        401 | 403 => Err(Failure::Credential),
-        408 | 429 | 500..=599 => {
-            let retry_after =
-                head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            Err(Failure::Status { status, retry_after: retry_after.map(Duration::from_secs) })
-        }
+        401 | 403 => Err(Failure::Credential { status }),
+        408 | 429 | 500..=599 => Err(Failure::Status { status, retry_after: retry_after(head) }),
         _ => Ok(()),
     }
+}
+
+/// When the provider wants to be asked again.
+fn retry_after(head: &ResponseHeader) -> Option<Duration> {
+    let number = |name: &str| head.headers.get(name)?.to_str().ok()?.trim().parse().ok();
+    number("retry-after-ms").map(Duration::from_millis).or_else(|| number("retry-after").map(Duration::from_secs))
 }

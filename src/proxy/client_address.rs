@@ -7,9 +7,14 @@ use std::net::IpAddr;
 
 /// The address of the client, for the log.
 pub(super) fn of(session: &ServerSession, runtime: &Runtime) -> Option<IpAddr> {
-    let peer = session.client_addr()?.as_inet()?.ip();
+    let peer = peer(session)?;
     let is_trusted = |address: IpAddr| runtime.trusted_proxies.iter().any(|network| network.contains(address));
     Some(behind(peer, &session.req_header().headers, is_trusted))
+}
+
+/// The address at the other end of the connection.
+pub(super) fn peer(session: &ServerSession) -> Option<IpAddr> {
+    Some(session.client_addr()?.as_inet()?.ip())
 }
 
 /// Reads X-Forwarded-For from the right, as far as those who wrote it are trusted.

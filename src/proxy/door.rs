@@ -2,6 +2,7 @@
 
 use super::Gateway;
 use async_trait::async_trait;
+use filters::denied::Code;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
@@ -32,6 +33,8 @@ impl ServerApp for Door {
         };
         let open = super::InFlight::enter(&self.connections);
         if self.connections.load(Ordering::Acquire) > connections_max {
+            // It is closed without a word: words would have to wait for a client who may never listen.
+            self.gateway.metrics.refused(None, Code::Overloaded);
             return None;
         }
         // TLS streams can't be looked into; their handshake has brought its first bytes.

@@ -1,18 +1,20 @@
 //! What a key may know of itself: its limits and spend, and the models that it may use.
 //!
-//! Answered here, from memory: the figures are the quotas' own, so they are current at once and exact to the nano.
+//! Answered here, from memory. `key_view.rs` is the key's own answer.
 
 use super::answer::whole_answer;
 use super::answer_head::{AnswerHead, BodyLength};
+use super::key_view::{self, KeyView};
 use super::report::Report;
 use super::{Connection, Runtime};
 use bytes::Bytes;
 use filters::catalogue::{Catalogue, Model};
-use filters::denied::{Denied, LimitSource};
+use filters::denied::Denied;
 use filters::dialect::Dialect;
 use filters::key::{Key, allows};
 use filters::money::NanoUsd;
 use filters::pipeline::Authenticated;
+use filters::ports::Authority;
 use filters::scope::Route;
 use filters::time::EpochMs;
 use filters::usage::Kind;
@@ -24,13 +26,16 @@ use serde_json::value::RawValue;
 pub(super) async fn answer(
     runtime: &Runtime,
     session: &mut ServerSession,
-    authenticated: &Authenticated,
+    (authenticated, authority): (&Authenticated, &dyn Authority),
     report: &mut Report,
 ) -> Result<Connection, Denied> {
     let key = authenticated.key();
     let speaks_anthropic = session.req_header().headers.contains_key("anthropic-version");
     let body = match report.route {
-        Some(Route::Key) => serde_json::to_vec(&key_view(key, report.started)),
+        Some(Route::Key) => {
+            key_view::refresh(key, authority, report.started).await;
+            serde_json::to_vec(&KeyView::of(key, report.started))
+        }
         Some(Route::Models) if speaks_anthropic => {
             serde_json::to_vec(&anthropic_models(key, &runtime.catalogue, report.started))
         }
@@ -49,59 +54,8 @@ pub(super) async fn answer(
 }
 
 /// An amount as a JSON number, written as decimal text and never through a float.
-fn dollars(amount: NanoUsd) -> Box<RawValue> {
+pub(super) fn dollars(amount: NanoUsd) -> Box<RawValue> {
     RawValue::from_string(amount.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
-#[derive(Serialize)]
-struct KeyView<'a> {
-    id: String,
-    label: &'a str,
-    org: String,
-    usage: Box<RawValue>,
-    limit: Option<Box<RawValue>>,
-    limit_remaining: Option<Box<RawValue>>,
-    reserved: Box<RawValue>,
-    organisation_credits_remaining: Option<Box<RawValue>>,
-    requests_per_minute: Option<i64>,
-    requests_remaining: Option<i64>,
-    tokens_per_minute: Option<i64>,
-    tokens_remaining: Option<i64>,
-    concurrency: Option<i64>,
-    scopes: Vec<&'static str>,
-    models: Vec<&'a str>,
-    providers: Vec<&'a str>,
-    expires_at_ms: Option<i64>,
-}
-
-fn key_view(key: &Key, now: EpochMs) -> KeyView<'_> {
-    let chain = &key.chain;
-    let quota = |source: LimitSource| chain.spend.iter().find(|spend| spend.source == source);
-    let own = quota(LimitSource::KeySpendLimit);
-    let limit = own.map(|spend| spend.limit()).filter(|limit| *limit != NanoUsd::MAX);
-    let balance = quota(LimitSource::OrganisationBalance);
-    let usage = own.map(|spend| spend.spent()).unwrap_or_default();
-    let requests = chain.requests.as_ref().map(|rate| rate.read(now));
-    let tokens = chain.tokens.as_ref().map(|rate| rate.read(now));
-    KeyView {
-        id: key.id.to_string(),
-        label: &key.name,
-        org: key.org.to_string(),
-        usage: dollars(usage),
-        limit: limit.map(dollars),
-        limit_remaining: limit.map(|limit| dollars((limit - usage).at_least_zero())),
-        reserved: dollars(own.map(|spend| spend.reserved()).unwrap_or_default()),
-        organisation_credits_remaining: balance.map(|spend| dollars(spend.limit() - spend.spent())),
-        requests_per_minute: requests.map(|reading| reading.limit),
-        requests_remaining: requests.map(|reading| reading.remaining),
-        tokens_per_minute: tokens.map(|reading| reading.limit),
-        tokens_remaining: tokens.map(|reading| reading.remaining),
-        concurrency: chain.concurrency.as_ref().map(|concurrency| concurrency.limit()),
-        scopes: key.scopes.names().collect(),
-        models: key.models.iter().map(|glob| &*glob.0).collect(),
-        providers: key.providers.iter().map(|glob| &*glob.0).collect(),
-        expires_at_ms: key.expires.map(|expires| expires.0),
-    }
 }
 
 /// The models of a catalogue that a key may use now.

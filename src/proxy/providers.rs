@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use filters::catalogue::{Catalogue, Model};
 use filters::dialect::Dialect;
 use filters::pipeline::Admitted;
+use filters::reserve::Allowances;
 use filters::scope::Route;
 use filters::time::EpochMs;
 use http::HeaderValue;
@@ -31,8 +32,8 @@ pub struct Runtime {
     pub error_shape: ErrorShape,
     /// What our keys begin with.
     pub key_prefix: String,
-    /// Most output tokens that an elastic quota sets aside at first.
-    pub output_tokens_max: u64,
+    /// How many output tokens are set aside, and left by a clamp.
+    pub allowances: Allowances,
     /// Whether each call has a line in the log.
     pub log_calls: bool,
     /// Origins that browsers may call from.
@@ -68,7 +69,10 @@ impl Runtime {
             limits: config.gateway.limits.clone(),
             error_shape: config.gateway.error_shape,
             key_prefix: config.keys.prefix.clone(),
-            output_tokens_max: config.quotas.reserve_output_tokens_max,
+            allowances: Allowances {
+                output_tokens_max: config.quotas.reserve_output_tokens_max,
+                clamp_output_tokens_min: config.quotas.clamp_output_tokens_min,
+            },
             log_calls: config.log.calls,
             cors_origins: config.gateway.cors_origins.clone(),
             trusted_proxies: config.gateway.trusted_proxies.clone(),

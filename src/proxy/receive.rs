@@ -18,8 +18,9 @@ pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Requests of one connection. Also tells the first one, which must come at once, from those that may wait.
 pub const REQUESTS_PER_CONNECTION: u32 = 1_000_000;
 
-/// Reads the head of the next request; false if there is none to serve.
-pub(super) async fn head(session: &mut ServerSession, activity: &Activity, header_timeout: Duration) -> bool {
+/// Reads the head of the next request; false if there is none. One that can't be read is refused: no request follows it.
+pub(super) async fn head(session: &mut ServerSession, activity: &Activity, limits: &Limits) -> Result<bool, Denied> {
+    let header_timeout = limits.header_timeout;
     session.set_read_timeout(Some(header_timeout));
     session.set_pipelining_enabled(true);
     let is_first = session.get_keepalive_reuses_remaining() == Some(REQUESTS_PER_CONNECTION);
@@ -27,19 +28,20 @@ pub(super) async fn head(session: &mut ServerSession, activity: &Activity, heade
     let read = tokio::select! {
         biased;
         read = timeout(deadline, session.read_request()) => read,
-        () = activity.closing.notified() => return false,
+        () = activity.closing.notified() => return Ok(false),
     };
     match read {
-        Ok(Ok(has_request)) => has_request,
+        Ok(Ok(has_request)) => Ok(has_request),
         Ok(Err(error)) => {
             // Never the error's own words: they quote the head, and with it a credential.
             tracing::debug!(cause = error.etype().as_str(), "a request head can't be read");
-            let status = if is_too_large(&error) { 431 } else { 400 };
-            // The connection may be gone already; then nobody is left to be told.
-            let _ = session.respond_error(status).await;
-            false
+            Err(if is_too_large(&error) {
+                headers_too_large(limits)
+            } else {
+                Denied::InvalidRequest("The head of the request is not HTTP, or says two things at once.".to_owned())
+            })
         }
-        Err(_) => false,
+        Err(_) => Ok(false),
     }
 }
 
@@ -61,9 +63,13 @@ pub(super) fn h2_options(limits: &Limits) -> H2Options {
 pub(super) fn check_head(head: &RequestHeader, limits: &Limits) -> Result<(), Denied> {
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if head.headers.len() > limits.headers_max || bytes + head.raw_path().len() > limits.header_bytes_max {
-        return Err(Denied::HeadersTooLarge { bytes_max: limits.header_bytes_max, count_max: limits.headers_max });
+        return Err(headers_too_large(limits));
     }
     Ok(())
+}
+
+fn headers_too_large(limits: &Limits) -> Denied {
+    Denied::HeadersTooLarge { bytes_max: limits.header_bytes_max, count_max: limits.headers_max }
 }
 
 /// The route of a request.

@@ -7,23 +7,64 @@ use super::providers::{Credential, Provider};
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
 use crate::clock;
+use crate::crash;
 use crate::error;
 use bytes::Bytes;
 use filters::denied::Denied;
+use filters::dialect::Dialect;
 use filters::meter::Meter;
 use filters::pipeline::{Admitted, Progress};
-use filters::ports::Outcome;
-use filters::settle::End;
+use filters::ports::{FailedAttempt, Outcome};
+use filters::request_head::Rewrite;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// The candidates that were tried, and how the last of them failed.
+/// The candidates that were tried, and how each of them failed at last.
 #[derive(Default)]
 struct Search {
     tried: Vec<usize>,
-    attempts: u8,
-    last_failure: Option<Failure>,
+    failures: Vec<Attempt>,
+}
+
+/// An attempt that came to nothing.
+struct Attempt {
+    choice: usize,
+    provider: Arc<Provider>,
+    failure: Failure,
+}
+
+impl Search {
+    fn note(&mut self, attempt: Attempt) {
+        self.failures.retain(|earlier| earlier.choice != attempt.choice);
+        self.failures.push(attempt);
+    }
+
+    /// What the client is told: that it is too fast, if that is what every provider said, else how the last one failed.
+    fn denied(&self) -> Denied {
+        let waits = self.failures.iter().map(|attempt| match attempt.failure {
+            Failure::Status { status: 429, retry_after } => {
+                Some(retry_after.unwrap_or(attempt.provider.settings.cool_down))
+            }
+            _ => None,
+        });
+        // The first provider that can be asked again is enough. One that was not slowed down makes this none.
+        let wait = waits.reduce(|first, second| Some(first?.min(second?))).flatten();
+        match (wait, self.failures.last()) {
+            (Some(wait), _) => Denied::ProviderRateLimited { retry_after_ms: milliseconds(wait) },
+            (None, Some(last)) => last.failure.denied(),
+            (None, None) => Denied::UpstreamFailed,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let is_refusal = self.failures.last().is_some_and(|last| last.failure.is_refusal());
+        if is_refusal { Outcome::Refused } else { Outcome::Unreached }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An answer that has begun: nothing of it has left yet.
@@ -36,13 +77,15 @@ pub(super) struct Opening {
     pub(super) is_stream: bool,
     /// The provider broke off before its first event.
     pub(super) broken: Option<Break>,
+    /// The client left before that; the exchange may not have a head yet.
+    pub(super) is_deserted: bool,
 }
 
 impl Gateway {
     /// Has the call answered. Failover ends with the first byte for the client.
     pub(super) async fn relay(
-        &self,
-        runtime: &Runtime,
+        self: &Arc<Self>,
+        runtime: &Arc<Runtime>,
         client: &mut ServerSession,
         mut call: Admitted,
         body: &Bytes,
@@ -50,7 +93,7 @@ impl Gateway {
     ) -> Connection {
         let mut search = Search::default();
         while let Some(choice) = runtime.next_choice(&call, &search.tried, clock::now()) {
-            search.attempts = search.attempts.saturating_add(1);
+            report.attempts = report.attempts.saturating_add(1);
             call.progress = Progress { choice, is_asked: true, ..Progress::default() };
             let is_last = search.tried.len() + 1 == call.choices().len();
             let begun = Instant::now();
@@ -58,25 +101,21 @@ impl Gateway {
             report.upstream += begun.elapsed();
             match opening {
                 Ok(opening) => {
-                    let passage = Passage { gateway: self, runtime, client, call, report, attempts: search.attempts };
+                    let passage = Passage { gateway: self, runtime, client, call, report };
                     return passage.run(opening).await;
                 }
-                Err(Failure::ClientGone) => {
-                    search.last_failure = Some(Failure::ClientGone);
-                    break;
-                }
                 Err(failure) => {
-                    let provider = runtime.provider(call.candidate(choice).number);
-                    if let Some(reason) = failure.reason() {
-                        provider.series.failed_over(reason);
-                    }
-                    search.last_failure = Some(failure);
+                    let provider = Arc::clone(runtime.provider(call.candidate(choice).number));
+                    provider.series.failed_over(failure.reason());
                     // Whoever failed like this is not paid.
                     call.progress.is_asked = false;
                     // Another of our credentials may be better; each is benched once, so this ends.
-                    if failure != Failure::Credential || !provider.has_credential(clock::now()) {
+                    if !matches!(failure, Failure::Credential { .. }) || !provider.has_credential(clock::now()) {
                         search.tried.push(choice);
                     }
+                    let attempt = Attempt { choice, provider, failure };
+                    note_attempt(&mut call, report.attempts, &attempt);
+                    search.note(attempt);
                 }
             }
         }
@@ -95,19 +134,33 @@ impl Gateway {
         let candidate = call.candidate(call.progress.choice);
         let provider = Arc::clone(runtime.provider(candidate.number));
         let now = clock::now();
-        let credential = provider.credential(call.intent().call.0 as u64, now).ok_or(Failure::Credential)?;
+        let credential =
+            provider.credential(call.intent().call.0 as u64, now).ok_or(Failure::Credential { status: 0 })?;
         let ask_usage = call.head().streamed && candidate.dialect.must_ask_for_usage();
-        let pieces = call.head().rewrite(body, &candidate.model, ask_usage);
+        let rewrite = Rewrite {
+            model: &candidate.model,
+            ask_usage,
+            output_limit: call.output_limit(),
+            output_limit_field: &call.model().output_limit_field,
+        };
+        let pieces = call.head().rewrite(body, &rewrite);
         let outgoing = Outgoing { route: call.intent().route, pieces: &pieces, credential: &credential.value };
+        crash::point("before-dial");
         let exchange = Exchange::open(self, &provider, client, &outgoing)
             .await
             .inspect_err(|failure| rest(&provider, credential, *failure))?;
+        crash::point("after-dial");
+        if !exchange.has_head() {
+            let meter = Meter::of_answer(candidate.dialect);
+            let (first, is_stream, broken) = (super::EMPTY, false, None);
+            return Ok(Opening { exchange, meter, first, is_stream, broken, is_deserted: true });
+        }
         if let Err(failure) = attempt::judge(exchange.head()) {
             rest(&provider, credential, failure);
             exchange.release(self).await;
             return Err(failure);
         }
-        let opening = self.begin_answer(exchange, client, call, ask_usage).await?;
+        let opening = self.begin_answer(exchange, client, call, ask_usage).await;
         if opening.meter.seen().error_first && !is_last {
             rest(&provider, credential, Failure::FirstEvent);
             opening.exchange.abort().await;
@@ -119,41 +172,37 @@ impl Gateway {
     /// Reads a stream up to its first event, so that a failure in it can still be healed by another candidate.
     async fn begin_answer(
         &self,
-        mut exchange: Box<Exchange>,
+        exchange: Box<Exchange>,
         client: &mut ServerSession,
         call: &mut Admitted,
         asked_usage: bool,
-    ) -> Result<Opening, Failure> {
+    ) -> Opening {
         let dialect = call.candidate(call.progress.choice).dialect;
-        let content_type = exchange.head().headers.get(http::header::CONTENT_TYPE);
-        let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        let (meter, is_stream) = meter_of(&exchange, dialect, asked_usage && !call.head().include_usage);
+        let mut opening = Opening { exchange, meter, first: super::EMPTY, is_stream, broken: None, is_deserted: false };
         if !is_stream {
-            return Ok(Opening {
-                exchange,
-                meter: Meter::of_answer(dialect),
-                first: super::EMPTY,
-                is_stream,
-                broken: None,
-            });
+            return opening;
         }
-        let mut meter = Meter::of_events(dialect, asked_usage && !call.head().include_usage);
-        let (mut first, mut broken) = (super::EMPTY, None);
+        let Opening { exchange, meter, first, broken, is_deserted, .. } = &mut opening;
         let wait = exchange.provider().settings.timeouts.first_event;
         while !meter.seen().any && first.is_empty() && !exchange.is_over() && broken.is_none() {
             let read = tokio::select! {
                 biased;
                 read = exchange.read(wait) => read,
-                _ = client.read_body_or_idle(true) => return Err(Failure::ClientGone),
+                _ = client.read_body_or_idle(true) => {
+                    *is_deserted = true;
+                    break;
+                }
             };
             match read {
-                Ok(Some(chunk)) => first = meter.feed(chunk),
-                Ok(None) => first = meter.finish(),
+                Ok(Some(chunk)) => *first = meter.feed(chunk),
+                Ok(None) => *first = meter.finish(),
                 // The provider has begun to answer and may bill for it: no other is asked.
-                Err(error) => broken = Some(Break::note(&exchange, call.intent().call, &error)),
+                Err(error) => *broken = Some(Break::note(exchange, call.intent().call, &error)),
             }
             call.progress.tally = *meter.tally();
         }
-        Ok(Opening { exchange, meter, first, is_stream, broken })
+        opening
     }
 
     /// Ends a call that nobody answered.
@@ -165,39 +214,37 @@ impl Gateway {
         search: &Search,
         report: &mut Report,
     ) -> Connection {
-        let (outcome, denied) = match search.last_failure {
-            Some(Failure::ClientGone) => (Outcome::ClientGone, None),
-            Some(Failure::HeaderTimeout) => (Outcome::Unreached, Some(Denied::UpstreamTimeout)),
-            Some(Failure::Status { .. } | Failure::Credential | Failure::FirstEvent) => {
-                (Outcome::Refused, Some(Denied::UpstreamFailed))
-            }
-            Some(Failure::Connect | Failure::Reset) | None => (Outcome::Unreached, Some(Denied::UpstreamFailed)),
-        };
-        let shape = runtime.shape(call.intent().route.dialect());
-        let refusal = denied.as_ref().map(|denied| error::answer(denied, shape, call.intent().call));
-        report.error = denied.as_ref().map(Denied::code);
-        let end = End {
-            outcome,
-            status: refusal.as_ref().map_or(0, |refusal| refusal.status),
-            error: report.error,
-            attempts: search.attempts,
-            ended: clock::now(),
-            first_byte_ms: 0,
-        };
-        let number = call.candidate(call.progress.choice).number;
-        report.settled = Some((number, call.settle(end)));
-        match refusal {
-            Some(refusal) => answer::refusal(client, &refusal, runtime, report).await,
-            None => Connection::Broken,
-        }
+        let denied = search.denied();
+        let refusal = error::answer(&denied, runtime.shape(call.intent().route.dialect()), call.intent().call);
+        report.refuse(&denied);
+        report.status = refusal.status;
+        report.settle(call, search.outcome());
+        answer::refusal(client, &refusal, runtime, report).await
     }
+}
+
+/// Notes the attempt of this number, counted from 1, which came to nothing.
+fn note_attempt(call: &mut Admitted, number: u8, attempt: &Attempt) {
+    let Attempt { provider, failure, .. } = attempt;
+    let (id, code, status) = (call.intent().call, failure.denied().code(), failure.status());
+    tracing::debug!(request_id = %id, number, provider = &*provider.name, status, code = code.name(), "an attempt has failed");
+    let (provider, at) = (Arc::clone(&provider.name), clock::now());
+    call.note_attempt(FailedAttempt { call: id, number, provider, status, error: Some(code), at });
+}
+
+/// The meter that an answer needs, and whether it is a stream of events.
+pub(super) fn meter_of(exchange: &Exchange, dialect: Dialect, withhold_usage: bool) -> (Meter, bool) {
+    let content_type = exchange.head().headers.get(http::header::CONTENT_TYPE);
+    let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let meter = if is_stream { Meter::of_events(dialect, withhold_usage) } else { Meter::of_answer(dialect) };
+    (meter, is_stream)
 }
 
 /// Leaves alone for a while what has just failed.
 fn rest(provider: &Provider, credential: &Credential, failure: Failure) {
     let now = clock::now();
     match failure {
-        Failure::Credential => {
+        Failure::Credential { .. } => {
             tracing::error!(provider = &*provider.name, "the provider refuses our credential");
             credential.benched.begin(now, provider.settings.bench);
         }
@@ -208,6 +255,5 @@ fn rest(provider: &Provider, credential: &Credential, failure: Failure) {
         Failure::Connect | Failure::Reset | Failure::HeaderTimeout | Failure::FirstEvent => {
             provider.cooling.begin(now, provider.settings.cool_down)
         }
-        Failure::ClientGone => {}
     }
 }

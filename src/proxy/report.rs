@@ -1,13 +1,16 @@
 //! What is told about a request when it is over: its metrics and its one line in the log.
 
 use super::{Gateway, Runtime};
+use crate::clock;
 use crate::metrics::Timing;
 use filters::catalogue::Model;
 use filters::denied::{Code, Denied};
 use filters::id::CallId;
 use filters::key::Key;
-use filters::pipeline::Settled;
+use filters::pipeline::{Admitted, Settled};
+use filters::ports::{Outcome, Terminal};
 use filters::scope::Route;
+use filters::settle::End;
 use filters::time::EpochMs;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,12 +28,16 @@ pub(super) struct Report {
     pub(super) client: Option<IpAddr>,
     pub(super) status: u16,
     pub(super) error: Option<Code>,
+    /// Providers tried.
+    pub(super) attempts: u8,
     /// Time spent waiting for the provider.
     pub(super) upstream: Duration,
     /// From the beginning to the first byte for the client.
     pub(super) first_byte: Option<Duration>,
     /// The candidate that answered, by its number in the catalogue, and the call's line in the books.
     pub(super) settled: Option<(usize, Settled)>,
+    /// Somebody else finishes the notes and tells about the request.
+    is_handed_on: bool,
 }
 
 impl Report {
@@ -45,10 +52,33 @@ impl Report {
             client: None,
             status: 0,
             error: None,
+            attempts: 0,
             upstream: Duration::ZERO,
             first_byte: None,
             settled: None,
+            is_handed_on: false,
         }
+    }
+
+    /// The notes, for whoever goes on with the call when its connection is gone.
+    pub(super) fn hand_on(&mut self) -> Self {
+        let left = Self { is_handed_on: true, ..Self::new(self.call, self.started) };
+        std::mem::replace(self, left)
+    }
+
+    /// Puts the call on the books as the notes have it; gives back its line.
+    pub(super) fn settle(&mut self, call: Admitted, outcome: Outcome) -> &Terminal {
+        let end = End {
+            outcome,
+            status: self.status,
+            error: self.error,
+            attempts: self.attempts,
+            ended: clock::now(),
+            first_byte_ms: self.first_byte.map_or(0, |elapsed| u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)),
+        };
+        let number = call.candidate(call.progress.choice).number;
+        let (_, settled) = self.settled.insert((number, call.settle(end)));
+        &settled.terminal
     }
 
     pub(super) fn refuse(&mut self, denied: &Denied) {
@@ -60,16 +90,18 @@ impl Report {
         self.begun.elapsed()
     }
 
-    /// Notes the first byte for the client; milliseconds since the beginning.
-    pub(super) fn mark_first_byte(&mut self) -> u32 {
-        let elapsed = *self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-        u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX)
+    /// Notes the first byte for the client.
+    pub(super) fn mark_first_byte(&mut self) {
+        self.first_byte.get_or_insert_with(|| self.begun.elapsed());
     }
 }
 
 impl Gateway {
     /// Tells metrics and log about a request that is over.
     pub(super) fn account(&self, runtime: &Runtime, report: &Report) {
+        if report.is_handed_on {
+            return;
+        }
         let total = report.elapsed();
         match (&report.settled, &report.model, report.error) {
             (Some((candidate, settled)), ..) => {
@@ -97,12 +129,14 @@ impl Gateway {
 
 fn log_line(report: &Report, total: Duration) {
     let terminal = report.settled.as_ref().map(|(_, settled)| &settled.terminal);
+    // Identifiers are ASCII already; formatting them would cost more than all the numbers do.
+    let (call, key) = (report.call.to_ascii(), report.key.as_ref().map(|key| key.id.to_ascii()));
     tracing::info!(
         target: "tollgate::call",
-        request_id = %report.call,
+        request_id = str::from_utf8(&call).unwrap_or_default(),
         client = report.client.map(tracing::field::display),
         route = report.route.map_or("", Route::name),
-        key = report.key.as_ref().map(|key| tracing::field::display(key.id)),
+        key = key.as_ref().map(|key| str::from_utf8(key).unwrap_or_default()),
         key_name = report.key.as_ref().map(|key| &*key.name),
         model = report.model.as_ref().map(|model| &*model.id),
         provider = terminal.map(|terminal| &*terminal.provider),

@@ -1,7 +1,7 @@
 //! Recomputes the books, in one snapshot of them: what was paid in, charged and spent must agree to the nano-dollar.
 
 pub use super::journal::JournalFacts;
-use super::ledger::read_usage;
+use super::ledger::{amended, read_usage};
 use super::{Rows, Store, StoreError, Transaction, parsed};
 use filters::id::{KeyId, OrgId, PriceId};
 use filters::money::NanoUsd;
@@ -127,7 +127,7 @@ const ORPHANS: [(&str, &str); 6] = [
         "a key of an organisation that does not exist",
     ),
     (
-        "SELECT k.id AS object FROM keys k LEFT JOIN quotas q ON q.owner = k.id AND q.kind = 'spend' AND q.window_ms = 0 WHERE q.id IS NULL",
+        "SELECT k.id AS object FROM keys k LEFT JOIN quotas q ON q.owner = k.id AND q.kind = 'spend' AND q.unit = 'total' AND q.model = '' WHERE q.id IS NULL",
         "a key without a quota that says what it has spent",
     ),
     (
@@ -136,7 +136,8 @@ const ORPHANS: [(&str, &str); 6] = [
     ),
     (
         "SELECT CAST(q.id AS TEXT) AS object FROM quotas q LEFT JOIN keys k ON k.id = q.owner \
-         LEFT JOIN organisations o ON o.id = q.owner WHERE k.id IS NULL AND o.id IS NULL",
+         LEFT JOIN projects p ON p.id = q.owner LEFT JOIN organisations o ON o.id = q.owner \
+         WHERE k.id IS NULL AND p.id IS NULL AND o.id IS NULL",
         "a quota of nobody",
     ),
     (
@@ -169,7 +170,7 @@ impl Store {
 async fn check_credits(snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
     let mut rows = sqlx::query(
         "SELECT o.id, q.limit_value, CAST(COALESCE(c.total, 0) AS BIGINT) AS credits FROM organisations o \
-         LEFT JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' AND q.window_ms = 0 \
+         LEFT JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' \
          LEFT JOIN (SELECT org, SUM(amount_nano) AS total FROM credits GROUP BY org) c ON c.org = o.id",
     )
     .fetch(&mut **snapshot);
@@ -212,6 +213,12 @@ async fn check_calls(
         *charged.by_key.entry(parsed(&row, "key_id")?).or_default() += i128::from(charge.0);
         *charged.by_org.entry(parsed(&row, "org_id")?).or_default() += i128::from(charge.0);
         check_call(&row, charge, prices, report)?;
+    }
+    drop(rows);
+    for (key, org, charge) in amended(snapshot).await? {
+        report.charged += i128::from(charge.0);
+        *charged.by_key.entry(key).or_default() += i128::from(charge.0);
+        *charged.by_org.entry(org).or_default() += i128::from(charge.0);
     }
     Ok(charged)
 }
@@ -262,7 +269,8 @@ async fn check_spent(
     let mut rows = sqlx::query(
         "SELECT q.owner, COALESCE(s.amount, 0) AS amount FROM quotas q \
          LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0 \
-         WHERE q.kind IN ('spend', 'balance') AND q.window_ms = 0",
+         WHERE q.kind = 'balance' \
+         OR (q.kind = 'spend' AND q.unit = 'total' AND q.model = '' AND q.owner IN (SELECT id FROM keys))",
     )
     .fetch(&mut **snapshot);
     while let Some(row) = rows.try_next().await? {
@@ -346,7 +354,7 @@ mod tests {
         let report = books.store.audit(facts).await.expect("audited");
         assert_eq!(report.findings, []);
         assert_eq!((report.organisations, report.keys, report.calls), (1, 1, 3));
-        assert_eq!(report.charged, i128::from(books.key().await.spent.0));
+        assert_eq!(report.charged, i128::from(books.key().await.spent().0));
         assert_eq!(report.recovered.len(), 1);
     }
 
@@ -365,7 +373,7 @@ mod tests {
             ("DELETE FROM prices", &[ChargesAreTheirCost; 2]),
             ("UPDATE calls SET reserved_nano = 0 WHERE outcome = 'recovered'", &[RecoveredWithinReserve]),
             ("INSERT INTO spent (quota, window_start_ms, amount) VALUES (99, 0, 0)", &[RowsBelong]),
-            ("INSERT INTO quotas (owner, kind, window_ms, limit_value) VALUES ('x', 'spend', 0, 0)", &[RowsBelong]),
+            ("UPDATE quotas SET owner = 'x' WHERE kind = 'requests'", &[RowsBelong]),
         ] {
             assert_eq!(broken_after(&[statement]).await, broken, "{statement}");
         }

@@ -1,7 +1,7 @@
 //! What was changed lately: written with every change of a record, polled by gateways that hold the record in memory.
 
 use super::{Connection, StoreError};
-use filters::id::{KeyId, OrgId};
+use filters::id::{KeyId, OrgId, ProjectId};
 use filters::time::EpochMs;
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
@@ -20,7 +20,9 @@ pub(super) enum Change {
     KeysMade(OrgId),
     /// An organisation's credits.
     Balance(OrgId),
-    /// An organisation's record.
+    /// A project, or limits of it.
+    Project(ProjectId),
+    /// An organisation's record, or limits of it.
     Organisation(OrgId),
 }
 
@@ -30,6 +32,7 @@ impl Change {
             Self::Key(_) => "key",
             Self::KeysMade(_) => "keys_made",
             Self::Balance(_) => "balance",
+            Self::Project(_) => "project",
             Self::Organisation(_) => "organisation",
         }
     }
@@ -37,6 +40,7 @@ impl Change {
     fn object(self) -> String {
         match self {
             Self::Key(key) => key.to_string(),
+            Self::Project(project) => project.to_string(),
             Self::KeysMade(org) | Self::Balance(org) | Self::Organisation(org) => org.to_string(),
         }
     }
@@ -47,6 +51,7 @@ impl Change {
             "key" => object.parse().ok().map(Self::Key),
             "keys_made" => object.parse().ok().map(Self::KeysMade),
             "balance" => object.parse().ok().map(Self::Balance),
+            "project" => object.parse().ok().map(Self::Project),
             "organisation" => object.parse().ok().map(Self::Organisation),
             _ => None,
         }

@@ -1,8 +1,11 @@
 //! A store with an organisation, a key and calls to ship, for the tests beside the code.
 
-use super::Store;
-use super::keys::{KeyRecord, Limits, NewKey};
+use super::journal::{Checkpoint, Shipment};
+use super::keys::{KeyRecord, NewKey};
+use super::limits::Limit;
 use super::organisations::OrganisationRecord;
+use super::quotas::QuotaKind;
+use super::{Store, StoreError};
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
@@ -44,7 +47,7 @@ impl Books {
     }
 
     pub(super) async fn key(&self) -> KeyRecord {
-        self.store.key(self.key).await.expect("the key")
+        self.store.key(self.key, NOW).await.expect("the key")
     }
 
     pub(super) async fn organisation(&self) -> OrganisationRecord {
@@ -81,6 +84,7 @@ impl Books {
             tier: Tier::Standard,
             usage,
             charge,
+            reserved: charge,
             attempts: 1,
             ended: NOW.plus(20),
             first_byte_ms: 10,
@@ -89,17 +93,30 @@ impl Books {
     }
 }
 
+impl Store {
+    /// Ships calls alone.
+    pub(super) async fn ship(
+        &self,
+        node: &str,
+        calls: &[(Intent, Terminal)],
+        checkpoint: Checkpoint,
+    ) -> Result<usize, StoreError> {
+        self.take(node, &Shipment { calls: calls.to_vec(), checkpoint, ..Shipment::default() }).await
+    }
+}
+
 /// A key with a limit of $5 and of 60 requests a minute.
 pub(super) fn new_key(org: OrgId) -> NewKey {
     NewKey {
         org,
+        project: None,
         name: "tests".to_owned(),
         prefix: "tg_live".to_owned(),
         scopes: Scopes::of_new_key(),
         models: Vec::new(),
         providers: Vec::new(),
         expires: None,
-        limits: Limits { spend: Some(NanoUsd(5_000_000_000)), requests: Some(60), ..Limits::default() },
+        limits: vec![Limit::plain(QuotaKind::Spend, 5_000_000_000), Limit::plain(QuotaKind::Requests, 60)],
     }
 }
 

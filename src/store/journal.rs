@@ -22,10 +22,12 @@ pub use directory::node_name;
 pub use facts::{JournalFacts, facts};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;
-pub use shipper::{Checkpoint, Ledger, LedgerError, Shipper};
+pub use shipper::{Checkpoint, Ledger, LedgerError, Shipment, Shipper};
 
+use crate::config::SyncMode;
+use crate::crash;
 use directory::{Directory, directory_of};
-use filters::ports::{Intent, JournalFull, OpenCall, Terminal};
+use filters::ports::{Amendment, Durable, FailedAttempt, Intent, JournalFull, OpenCall, Progress, Terminal};
 use filters::time::EpochMs;
 use keeper::Keeper;
 use record::{Draft, TERMINAL_ROOM_BYTES};
@@ -52,7 +54,9 @@ pub struct Settings {
     pub bytes_max: u64,
     /// Shipped segments are kept so long, that a restored database can be shipped again.
     pub keep_hours: u64,
-    /// Milliseconds between syncs to disk: what a power cut can take.
+    /// Whether calls wait for the disk before their clients see the end.
+    pub sync: SyncMode,
+    /// Milliseconds between syncs to disk: what a power cut can take where nobody waits.
     pub sync_ms: u64,
     /// Milliseconds between shipments to the ledger.
     pub ship_ms: u64,
@@ -62,7 +66,15 @@ impl Settings {
     /// The defaults, in a data directory.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), segment_bytes: 64 << 20, bytes_max: 4 << 30, keep_hours: 24, sync_ms: 50, ship_ms: 200 }
+        Self {
+            dir: dir.into(),
+            segment_bytes: 64 << 20,
+            bytes_max: 4 << 30,
+            keep_hours: 24,
+            sync: SyncMode::Interval,
+            sync_ms: 50,
+            ship_ms: 200,
+        }
     }
 
     fn validate(&self) -> Result<(), OpenError> {
@@ -143,6 +155,8 @@ pub struct JournalCounts {
     pub recovered: AtomicU64,
     /// Records that can't be read though they were on disk.
     pub corrupt: AtomicU64,
+    /// Notes of open calls that were left out for want of room: how far they had come, or who did not answer.
+    pub left_out: AtomicU64,
     ship_soon: Notify,
 }
 
@@ -168,12 +182,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Takes the directory, goes over what an earlier process left there, and is ready for calls.
-    pub fn open(settings: Settings, now: EpochMs) -> Result<(Self, Recovered), OpenError> {
+    /// Takes the directory, goes over what an earlier process left there, and is ready for calls. Segments that are
+    /// finished and lie below `shipped`, the ledger's checkpoint for this node, are taken at their word.
+    pub fn open(settings: Settings, shipped: Option<Checkpoint>, now: EpochMs) -> Result<(Self, Recovered), OpenError> {
         settings.validate()?;
         let directory = Directory::hold(&directory_of(&settings.dir))?;
-        let (keeper, recovered) = Keeper::open(settings, &directory, now)?;
-        let keeper = Arc::new(keeper);
+        let (keeper, recovered) = Keeper::open(settings, &directory, shipped, now)?;
         let syncing = Arc::clone(&keeper);
         let sync_thread = std::thread::Builder::new()
             .name("journal-sync".to_owned())
@@ -209,12 +223,23 @@ impl Journal {
 
 impl filters::ports::Journal for Journal {
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull> {
+        crash::point("before-intent");
         let mut draft = Draft::intent(intent);
         let bytes = draft.slots_bytes() + TERMINAL_ROOM_BYTES;
         draft.set_room(bytes);
         let mut room = self.keeper.take(bytes)?;
+        crash::point("inside-intent");
         room.publish(&mut draft);
+        crash::point("after-intent");
         Ok(Box::new(BegunCall { room }))
+    }
+
+    fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull> {
+        self.keeper.note(&mut Draft::amendment(amendment))
+    }
+
+    fn durable(&self) -> Option<Durable<'_>> {
+        self.keeper.durable()
     }
 }
 
@@ -233,9 +258,29 @@ struct BegunCall {
     room: Room,
 }
 
+impl BegunCall {
+    /// Writes beside the call's own room, if there is some.
+    fn note(&self, mut draft: Draft) {
+        let written = self.room.keeper().is_some_and(|keeper| keeper.note(&mut draft).is_ok());
+        if !written {
+            self.room.counts().left_out.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 impl OpenCall for BegunCall {
+    fn progress(&mut self, progress: &Progress) {
+        self.note(Draft::progress(progress));
+    }
+
+    fn attempt(&mut self, attempt: &FailedAttempt) {
+        self.note(Draft::attempt(attempt));
+    }
+
     fn end(mut self: Box<Self>, terminal: &Terminal) {
+        crash::point("before-terminal");
         self.room.publish(&mut Draft::terminal(terminal));
+        crash::point("after-terminal");
         self.room.counts().count_end();
     }
 }

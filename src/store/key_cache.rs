@@ -66,6 +66,8 @@ pub struct KeyCache {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
+    /// This node's name, which its leases are under.
+    pub(super) node: String,
     pub(super) settings: KeyCacheSettings,
     pub(super) counts: KeyCacheCounts,
     pub(super) entries: papaya::HashMap<Lookup, Entry>,
@@ -95,10 +97,11 @@ impl KeyCache {
     /// An empty cache. [`KeyCache::run`] must be running for changes to be seen.
     ///
     /// Everything that was spent must be on the books by now: a quota begins with what they say.
-    pub async fn new(store: Store, settings: KeyCacheSettings) -> Result<Self, StoreError> {
+    pub async fn new(store: Store, node: &str, settings: KeyCacheSettings) -> Result<Self, StoreError> {
         let feed = ChangeFeed::from_now(&mut *store.reader.acquire().await?).await?;
         let shared = Shared {
             store,
+            node: node.to_owned(),
             settings,
             counts: KeyCacheCounts::default(),
             entries: papaya::HashMap::new(),
@@ -206,13 +209,16 @@ mod tests {
     use crate::store::fixture::{Books, NOW, new_key};
     use crate::store::journal::Checkpoint;
     use crate::store::keys::NewKey;
+    use crate::store::leases::Leases;
     use filters::key::Status;
     use filters::money::NanoUsd;
+    use filters::ports::{Authority, Want};
+    use filters::quota::{Counted, Spend, Take};
     use std::time::Duration;
 
     async fn cache_of(books: &Books) -> KeyCache {
         let settings = KeyCacheSettings::default();
-        KeyCache::new(books.store.clone(), settings).await.expect("a cache")
+        KeyCache::new(books.store.clone(), "node", settings).await.expect("a cache")
     }
 
     fn lookup(books: &Books) -> Lookup {
@@ -283,7 +289,7 @@ mod tests {
         other.enable_key(books.key, false, NOW).await.expect("done");
         seen(&|key| key.status == Status::Disabled).await;
         other.top_up(books.org, NanoUsd(5), "", NOW).await.expect("done");
-        seen(&|key| key.chain.spend[1].limit() == NanoUsd(10_000_000_005)).await;
+        seen(&|key| key.chain.spend[1].limit(NOW) == NanoUsd(10_000_000_005)).await;
         let suspended = other.suspend_organisation(books.org, true, NOW).await;
         suspended.expect("done");
         seen(&|key| key.org_suspended).await;
@@ -297,6 +303,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn limits_of_a_project_and_an_organisation_are_read_again_with_their_keys() {
+        use crate::store::limits::{Amount, LimitChange, Owner};
+        use crate::store::quotas::QuotaKind;
+        let books = Books::open().await;
+        let project = books.store.create_project(books.org, "web", &[], NOW).await.expect("made").id;
+        let member = NewKey { project: Some(project), ..new_key(books.org) };
+        let issued = books.store.create_key(&member, NOW).await.expect("made");
+        let cache = cache_of(&books).await;
+        let (loner, member) = (lookup(&books), books.store.pepper().lookup(issued.token.reveal()));
+        // The first tick looks back at what was changed just before.
+        ticks(&cache, 1).await;
+        for (owner, is_loners) in [(Owner::Project(project), false), (Owner::Organisation(books.org), true)] {
+            let before = [find(&cache, loner).await, find(&cache, member).await];
+            assert_eq!((before[0].project, before[1].project), (None, Some(project)));
+            let change = LimitChange::of(QuotaKind::Spend, Amount::Of(1));
+            books.store.change_limits(owner, &[change], NOW).await.expect("set");
+            ticks(&cache, 1).await;
+            let after = [find(&cache, loner).await, find(&cache, member).await];
+            let is_read_again = |at: usize| !Arc::ptr_eq(&before[at], &after[at]);
+            assert_eq!((is_read_again(0), is_read_again(1)), (is_loners, true), "{owner:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn keys_of_an_organisation_share_its_balance() {
         let books = Books::open().await;
         let cache = cache_of(&books).await;
@@ -306,12 +336,12 @@ mod tests {
         let two = find(&cache, books.store.pepper().lookup(token.reveal())).await;
         assert!(!Arc::ptr_eq(&one.chain.spend[0], &two.chain.spend[0]));
         assert!(Arc::ptr_eq(&one.chain.spend[1], &two.chain.spend[1]));
-        assert!(one.chain.requests.is_some() && one.chain.tokens.is_none());
+        assert!(one.chain.rates.len() == 1 && one.chain.rates[0].counted == Counted::Requests);
         let unlimited = NewKey { limits: Default::default(), ..new_key(books.org) };
         let issued = books.store.create_key(&unlimited, NOW).await.expect("made");
         let three = find(&cache, books.store.pepper().lookup(issued.token.reveal())).await;
-        assert_eq!(three.chain.spend[0].limit(), NanoUsd::MAX);
-        assert!(three.chain.requests.is_none() && three.chain.concurrency.is_none());
+        assert_eq!(three.chain.spend[0].limit(NOW), NanoUsd::MAX);
+        assert!(three.chain.rates.is_empty() && three.chain.concurrency.is_empty());
     }
 
     #[tokio::test]
@@ -321,7 +351,11 @@ mod tests {
         let token = lookup(&books);
         let (intent, terminal) = books.call(1, 1_000, 1_000);
         let key = find(&cache, token).await;
-        let reservation = key.chain.reserve(terminal.charge, 2_000, NOW);
+        let leases = Leases::new(books.store.clone(), "node").await.expect("a node");
+        let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: terminal.charge, at: None };
+        leases.lease(key.chain.spend.iter().map(want).collect()).await.expect("leased");
+        let take = Take { model: "m", estimate: terminal.charge, bound: None, tokens: 2_000 };
+        let reservation = key.chain.reserve(&take, crate::clock::now());
         reservation.expect("credit").settle(terminal.charge, 2_000);
         drop(key);
         ticks(&cache, 2_000).await;
@@ -329,7 +363,7 @@ mod tests {
         // Nobody holds the quotas any more, but the charge is in memory alone.
         assert_eq!(lock(&cache.shared.quotas).len(), 2);
         let again = find(&cache, token).await;
-        assert_eq!(again.chain.spend[0].spent(), terminal.charge);
+        assert_eq!(again.chain.spend[0].spent(NOW), terminal.charge);
         drop(again);
         let batch = [(intent, terminal.clone())];
         let shipped = books.store.ship("node", &batch, Checkpoint::default());
@@ -337,7 +371,7 @@ mod tests {
         ticks(&cache, 2_000).await;
         assert_eq!(lock(&cache.shared.quotas).len(), 0);
         let last = find(&cache, token).await;
-        assert_eq!(last.chain.spend[0].spent(), terminal.charge);
+        assert_eq!(last.chain.spend[0].spent(NOW), terminal.charge);
     }
 
     #[tokio::test]
@@ -362,7 +396,7 @@ mod tests {
     async fn the_bounds_hold() {
         let books = Books::open().await;
         let settings = KeyCacheSettings { entries_max: 10, unknown_max: 10, waiting_max: 1 };
-        let cache = KeyCache::new(books.store.clone(), settings).await.expect("a cache");
+        let cache = KeyCache::new(books.store.clone(), "node", settings).await.expect("a cache");
         let new = new_key(books.org);
         let made = books.store.create_keys(&new, 1..=50, NOW).await;
         for issued in made.expect("made") {

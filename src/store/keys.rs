@@ -1,9 +1,10 @@
 //! Keys: made (one or a million), listed, shown, switched off and on.
 
 use super::changes::Change;
-use super::quotas::{self, NewQuota, QuotaKind, QuotaRow};
-use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed};
-use filters::id::{KeyId, OrgId, bits};
+use super::limits::{self, Limit, Owner};
+use super::quotas::{self, QuotaKind, QuotaRow};
+use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed, projects};
+use filters::id::{KeyId, OrgId, ProjectId, bits};
 use filters::key::{Glob, Lookup, Status, Token};
 use filters::money::NanoUsd;
 use filters::scope::Scopes;
@@ -19,24 +20,13 @@ pub const KEYS_PER_PAGE: usize = LIST_MAX;
 /// Rows of one INSERT.
 const ROWS_PER_INSERT: usize = 500;
 
-/// What a key may use up. `None`: as much as it likes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Money, in all.
-    pub spend: Option<NanoUsd>,
-    /// Requests per minute.
-    pub requests: Option<i64>,
-    /// Tokens per minute.
-    pub tokens: Option<i64>,
-    /// Calls at once.
-    pub concurrency: Option<i64>,
-}
-
 /// A key to be made.
 #[derive(Clone, Debug)]
 pub struct NewKey {
     /// Whose it is.
     pub org: OrgId,
+    /// The project that it belongs to, if any; of the same organisation.
+    pub project: Option<ProjectId>,
     /// What people call it.
     pub name: String,
     /// What tokens begin with.
@@ -50,7 +40,7 @@ pub struct NewKey {
     /// When it ends, if ever.
     pub expires: Option<EpochMs>,
     /// What it may use up.
-    pub limits: Limits,
+    pub limits: Vec<Limit>,
 }
 
 /// A key that was made, with its token for the only time.
@@ -71,6 +61,8 @@ pub struct KeyRecord {
     pub id: KeyId,
     /// Whose it is.
     pub org: OrgId,
+    /// The project that it belongs to, if any.
+    pub project: Option<ProjectId>,
     /// Whether its organisation is suspended.
     pub org_suspended: bool,
     /// What people call it.
@@ -91,14 +83,12 @@ pub struct KeyRecord {
     pub created: EpochMs,
     /// When it ends, if ever.
     pub expires: Option<EpochMs>,
-    /// What it may use up.
-    pub limits: Limits,
-    /// What it has been charged, as far as it is on the books.
-    pub spent: NanoUsd,
+    /// What it may use up, and has.
+    pub limits: Vec<QuotaRow>,
 }
 
 /// The columns that [`read_row`] reads.
-pub(super) const SELECT: &str = "SELECT k.id, k.org, o.suspended_ms, k.name, k.lookup, k.fingerprint, k.status, \
+pub(super) const SELECT: &str = "SELECT k.id, k.org, k.project, o.suspended_ms, k.name, k.lookup, k.fingerprint, k.status, \
      k.scopes, k.models, k.providers, k.created_ms, k.expires_ms \
      FROM keys k JOIN organisations o ON o.id = k.org";
 
@@ -129,16 +119,13 @@ impl Store {
             issued.push(IssuedKey { id: KeyId(bits(now, id)), name, token: Token::issue(&new.prefix, secret) });
         }
         let mut transaction = self.write().await?;
-        let org = sqlx::query("SELECT id FROM organisations WHERE id = $1")
-            .bind(new.org.to_string())
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if org.is_none() {
-            return Err(organisations::unknown(new.org));
+        organisations::must_exist(&mut transaction, new.org).await?;
+        if let Some(project) = new.project {
+            projects::must_belong(&mut transaction, project, new.org).await?;
         }
         self.insert_keys(&mut transaction, new, &issued, now).await?;
-        let quotas: Vec<_> = issued.iter().flat_map(|key| quotas_of_new_key(key.id, new.limits)).collect();
-        quotas::insert(&mut transaction, &quotas).await?;
+        let limits: Vec<_> = issued.iter().flat_map(|key| limits_of_new_key(key.id, &new.limits)).collect();
+        limits::set(&mut transaction, &limits, now).await?;
         Change::KeysMade(new.org).record(&mut transaction, now).await?;
         transaction.commit().await?;
         Ok(issued)
@@ -158,11 +145,12 @@ impl Store {
         let (scopes, models, providers) = (new.scopes.to_string(), join(&new.models), join(&new.providers));
         for chunk in keys.chunks(ROWS_PER_INSERT) {
             let mut query = QueryBuilder::<Engine>::new(
-                "INSERT INTO keys (id, org, name, lookup, fingerprint, status, scopes, models, providers, created_ms, expires_ms) ",
+                "INSERT INTO keys (id, org, project, name, lookup, fingerprint, status, scopes, models, providers, created_ms, expires_ms) ",
             );
             query.push_values(chunk, |mut row, (lookup, key)| {
                 row.push_bind(key.id.to_string())
                     .push_bind(new.org.to_string())
+                    .push_bind(new.project.map(|project| project.to_string()))
                     .push_bind(&*key.name)
                     .push_bind(&lookup[..])
                     .push_bind(key.token.fingerprint())
@@ -179,18 +167,18 @@ impl Store {
     }
 
     /// One key.
-    pub async fn key(&self, id: KeyId) -> Result<KeyRecord, StoreError> {
+    pub async fn key(&self, id: KeyId, now: EpochMs) -> Result<KeyRecord, StoreError> {
         let mut snapshot = self.snapshot().await?;
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE k.id = $1")))
             .bind(id.to_string())
             .fetch_optional(&mut *snapshot)
             .await?;
-        let mut records = with_limits(&mut snapshot, Vec::from_iter(row)).await?;
+        let mut records = with_limits(&mut snapshot, Vec::from_iter(row), now).await?;
         records.pop().ok_or_else(|| unknown(id))
     }
 
     /// An organisation's keys in the order in which they were made, those after `after`, a page of [`KEYS_PER_PAGE`].
-    pub async fn keys(&self, org: OrgId, after: Option<KeyId>) -> Result<Vec<KeyRecord>, StoreError> {
+    pub async fn keys(&self, org: OrgId, after: Option<KeyId>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
         let mut snapshot = self.snapshot().await?;
         let text = format!("{SELECT} WHERE k.org = $1 AND k.id > $2 ORDER BY k.id LIMIT $3");
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
@@ -199,7 +187,7 @@ impl Store {
             .bind(KEYS_PER_PAGE as i64)
             .fetch_all(&mut *snapshot)
             .await?;
-        with_limits(&mut snapshot, rows).await
+        with_limits(&mut snapshot, rows, now).await
     }
 
     /// Switches a key off or on. An archived key stays archived.
@@ -214,63 +202,41 @@ impl Store {
         Change::Key(id).record(&mut transaction, now).await?;
         if changed.rows_affected() == 0 {
             drop(transaction);
-            self.key(id).await?;
+            self.key(id, now).await?;
             return Err(StoreError::Refused("the key was archived, which is for good: create a new one"));
         }
         transaction.commit().await?;
-        self.key(id).await
+        self.key(id, now).await
     }
 }
 
-fn quotas_of_new_key(key: KeyId, limits: Limits) -> Vec<NewQuota> {
-    // Every key has a spend quota, so that what it has spent is known at once even where it has no limit.
-    let spend = limits.spend.unwrap_or(NanoUsd::MAX).0;
-    [
-        (QuotaKind::Spend, Some(spend)),
-        (QuotaKind::Requests, limits.requests),
-        (QuotaKind::Tokens, limits.tokens),
-        (QuotaKind::Concurrency, limits.concurrency),
-    ]
-    .into_iter()
-    .filter_map(|(kind, limit)| Some(NewQuota { owner: key.to_string(), kind, limit: limit? }))
-    .collect()
+fn limits_of_new_key(key: KeyId, limits: &[Limit]) -> impl Iterator<Item = (String, Limit)> {
+    limits::of_new_owner(Owner::Key(key), limits).into_iter().map(move |limit| (key.to_string(), limit))
 }
 
-fn unknown(key: KeyId) -> StoreError {
+pub(super) fn unknown(key: KeyId) -> StoreError {
     StoreError::NotFound(format!("key {key}"))
 }
 
-async fn with_limits(connection: &mut Connection, rows: Vec<Rows>) -> Result<Vec<KeyRecord>, StoreError> {
+async fn with_limits(connection: &mut Connection, rows: Vec<Rows>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
     let mut records = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
     let owners: Vec<String> = records.iter().map(|key| key.id.to_string()).collect();
-    if owners.is_empty() {
-        return Ok(records);
-    }
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::new();
-    for quota in quotas::read(connection, &owners).await? {
+    for quota in quotas::read(connection, &owners, now).await? {
         by_owner.entry(quota.owner.clone()).or_default().push(quota);
     }
     for (record, owner) in records.iter_mut().zip(&owners) {
-        for quota in by_owner.remove(owner).unwrap_or_default() {
-            record.apply(&quota);
-        }
+        record.limits = by_owner.remove(owner).unwrap_or_default();
     }
     Ok(records)
 }
 
 impl KeyRecord {
-    fn apply(&mut self, quota: &QuotaRow) {
-        match quota.kind {
-            QuotaKind::Balance => {}
-            QuotaKind::Spend => {
-                let limit = NanoUsd(quota.limit);
-                self.limits.spend = (limit != NanoUsd::MAX).then_some(limit);
-                self.spent = NanoUsd(quota.spent);
-            }
-            QuotaKind::Requests => self.limits.requests = Some(quota.limit),
-            QuotaKind::Tokens => self.limits.tokens = Some(quota.limit),
-            QuotaKind::Concurrency => self.limits.concurrency = Some(quota.limit),
-        }
+    /// What it has been charged, as far as it is on the books.
+    #[must_use]
+    pub fn spent(&self) -> NanoUsd {
+        let total = self.limits.iter().find(|row| row.kind == QuotaKind::Spend && row.is_plain());
+        total.map_or(NanoUsd::ZERO, |row| NanoUsd(row.spent))
     }
 }
 
@@ -281,6 +247,10 @@ pub(super) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
     Ok(KeyRecord {
         id: parsed(row, "id")?,
         org: parsed(row, "org")?,
+        project: match row.try_get::<Option<&str>, _>("project")? {
+            Some(_) => Some(parsed(row, "project")?),
+            None => None,
+        },
         org_suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.is_some(),
         name: row.try_get("name")?,
         lookup: Lookup(
@@ -296,8 +266,7 @@ pub(super) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
         providers: split(row.try_get("providers")?),
         created: EpochMs(row.try_get("created_ms")?),
         expires: row.try_get::<Option<i64>, _>("expires_ms")?.map(EpochMs),
-        limits: Limits::default(),
-        spent: NanoUsd::ZERO,
+        limits: Vec::new(),
     })
 }
 
@@ -314,6 +283,7 @@ fn split(patterns: &str) -> Vec<Glob> {
 mod tests {
     use super::*;
     use crate::store::fixture::{Books, NOW, new_key};
+    use crate::store::quotas::PlainLimits;
 
     #[tokio::test]
     async fn a_key_is_read_back_as_it_was_made() {
@@ -322,17 +292,20 @@ mod tests {
             models: vec![Glob("gpt-*".into()), Glob("claude-*".into())],
             providers: vec![Glob("openai".into())],
             expires: Some(NOW.plus(5)),
-            limits: Limits { spend: None, requests: None, tokens: Some(7), concurrency: Some(3) },
+            limits: vec![Limit::plain(QuotaKind::Tokens, 7), Limit::plain(QuotaKind::Concurrency, 3)],
             ..new_key(books.org)
         };
         let issued = books.store.create_key(&new, NOW).await.expect("made");
-        let read = books.store.key(issued.id).await.expect("read");
+        let read = books.store.key(issued.id, NOW).await.expect("read");
         assert_eq!(
-            (&read.models, &read.providers, read.expires, read.limits),
-            (&new.models, &new.providers, new.expires, new.limits)
+            (&read.models, &read.providers, read.expires, read.project),
+            (&new.models, &new.providers, new.expires, None)
         );
         assert_eq!(read.lookup, books.store.pepper().lookup(issued.token.reveal()));
-        assert_eq!(books.key().await.limits, new_key(books.org).limits);
+        let plain = PlainLimits { tokens: Some(7), concurrency: Some(3), ..PlainLimits::default() };
+        assert_eq!(PlainLimits::of(&read.limits, NOW), plain);
+        let plain = PlainLimits { spend: Some(NanoUsd(5_000_000_000)), requests: Some(60), ..PlainLimits::default() };
+        assert_eq!(PlainLimits::of(&books.key().await.limits, NOW), plain);
     }
 
     #[tokio::test]
@@ -341,13 +314,13 @@ mod tests {
         let made = books.store.create_keys(&new_key(books.org), 1..=1_200, NOW.plus(1)).await.expect("made");
         let (mut listed, mut after) = (Vec::new(), Some(books.key));
         loop {
-            let page = books.store.keys(books.org, after).await.expect("a page");
+            let page = books.store.keys(books.org, after, NOW).await.expect("a page");
             let Some(last) = page.last() else { break };
             after = Some(last.id);
             listed.extend(page);
         }
         assert_eq!((made.len(), listed.len()), (1_200, 1_200));
-        assert!(listed.iter().all(|key| key.limits.requests == Some(60)));
+        assert!(listed.iter().all(|key| PlainLimits::of(&key.limits, NOW).requests == Some(60)));
         assert!(listed.iter().any(|key| key.name == "tests-1200"));
     }
 

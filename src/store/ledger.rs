@@ -1,7 +1,13 @@
 //! The books: calls become rows exactly once, and what they moved is moved by those rows alone.
 
-use super::journal::{Checkpoint, Ledger, LedgerError};
+mod attempts;
+
+pub(super) use attempts::amended;
+
+use super::journal::{Checkpoint, Ledger, LedgerError, Shipment};
+use super::leases;
 use super::{Connection, Engine, Rows, Store, StoreError};
+use crate::crash;
 use async_trait::async_trait;
 use filters::id::PriceId;
 use filters::ports::{Intent, Share, Terminal};
@@ -35,32 +41,21 @@ pub(super) const KIND_COLUMNS: [(Kind, &str); 9] = [
 ];
 
 impl Store {
-    /// Writes ended calls down, moves what they spent, and remembers how far the journal has been shipped: all of it or
-    /// nothing. A call that is on the books already changes nothing, so shipping again is safe. Says how many were new.
-    pub async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, StoreError> {
+    /// Writes a shipment down, moves what it spent, and remembers how far the journal has been shipped: all of it or
+    /// nothing. What is on the books already changes nothing, so shipping again is safe. Says how many calls were new.
+    pub async fn take(&self, node: &str, shipment: &Shipment) -> Result<usize, StoreError> {
         // Rows that come back one by one cost more than the insert itself, so they are asked for only where a call was
         // shipped before: after a crash between the commit and its answer.
-        match self.ship_as(Hope::AllNew, node, calls, checkpoint).await? {
+        match self.take_as(Hope::AllNew, node, shipment).await? {
             Some(inserted) => Ok(inserted),
-            None => Ok(self.ship_as(Hope::SomeNew, node, calls, checkpoint).await?.unwrap_or(0)),
+            None => Ok(self.take_as(Hope::SomeNew, node, shipment).await?.unwrap_or(0)),
         }
     }
 
-    async fn ship_as(
-        &self,
-        hope: Hope,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<Option<usize>, StoreError> {
+    async fn take_as(&self, hope: Hope, node: &str, shipment: &Shipment) -> Result<Option<usize>, StoreError> {
         let mut transaction = self.write().await?;
         let mut sums = BTreeMap::new();
-        let (mut rest, mut inserted) = (calls, 0);
+        let (mut rest, mut inserted) = (&*shipment.calls, 0);
         while !rest.is_empty() {
             let rows = ROWS_PER_INSERT.into_iter().find(|rows| *rows <= rest.len()).unwrap_or(1);
             let (chunk, after) = rest.split_at(rows);
@@ -71,11 +66,16 @@ impl Store {
             };
             rest = after;
         }
+        attempts::insert(&mut transaction, &shipment.attempts).await?;
+        attempts::insert_amendments(&mut transaction, &shipment.amendments, &mut sums).await?;
         let sums: Vec<_> = sums.into_iter().collect();
         for chunk in sums.chunks(SUMS_PER_INSERT) {
             add_to_spent(&mut transaction, chunk).await?;
+            leases::ship(&mut transaction, node, chunk).await?;
         }
-        write_checkpoint(&mut transaction, node, checkpoint).await?;
+        crash::point("before-checkpoint");
+        write_checkpoint(&mut transaction, node, shipment.checkpoint).await?;
+        crash::point("after-checkpoint");
         transaction.commit().await?;
         Ok(Some(inserted))
     }
@@ -122,13 +122,8 @@ enum Hope {
 
 #[async_trait]
 impl Ledger for Store {
-    async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, LedgerError> {
-        Self::ship(self, node, calls, checkpoint).await.map_err(|error| LedgerError(Box::new(error)))
+    async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
+        self.take(node, shipment).await.map_err(|error| LedgerError(Box::new(error)))
     }
 
     async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, LedgerError> {
@@ -212,7 +207,7 @@ fn push_call(row: &mut Separated<'_, Engine, &str>, intent: &Intent, terminal: &
         row.push_bind(signed(terminal.usage.get(kind)));
     }
     row.push_bind(terminal.charge.0)
-        .push_bind(intent.reserved.0)
+        .push_bind(terminal.reserved.0)
         .push_bind(signed(terminal.price.0))
         .push_bind(tier_name(terminal.tier))
         .push_bind(i64::from(terminal.attempts))
@@ -229,7 +224,8 @@ async fn add_to_spent(connection: &mut Connection, sums: &[(Share, i64)]) -> Res
     // Stops at the largest amount, as `NanoUsd` does: an absurd figure of a provider must not stop the shipper for good.
     query.push(
         " ON CONFLICT (quota, window_start_ms) DO UPDATE SET amount = \
-         CASE WHEN spent.amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807 \
+         CASE WHEN excluded.amount < 0 THEN spent.amount + excluded.amount \
+         WHEN spent.amount > 9223372036854775807 - excluded.amount THEN 9223372036854775807 \
          ELSE spent.amount + excluded.amount END",
     );
     query.build().execute(connection).await?;
@@ -299,7 +295,7 @@ mod tests {
         assert_eq!(ship(&calls, 960).await, 50);
         assert_eq!(ship(&calls, 960).await, 0);
         let spent = NanoUsd(charged);
-        assert_eq!(books.key().await.spent, spent);
+        assert_eq!(books.key().await.spent(), spent);
         assert_eq!(books.organisation().await.spent, spent);
         let checkpoint = books.store.checkpoint("node").await.expect("read");
         assert_eq!(checkpoint, Some(at(960)));
@@ -317,7 +313,7 @@ mod tests {
         let inserted = books.store.ship("node", &batch, Checkpoint::default()).await;
         assert_eq!(inserted.expect("shipped"), 2);
         books.store.ship("node", &[second], Checkpoint::default()).await.expect("shipped");
-        assert_eq!(books.key().await.spent, first.1.charge + batch[2].1.charge);
+        assert_eq!(books.key().await.spent(), first.1.charge + batch[2].1.charge);
     }
 
     #[tokio::test]
@@ -341,11 +337,11 @@ mod tests {
             call.1.charge = NanoUsd::MAX;
             books.store.ship("node", &[call], Checkpoint::default()).await.expect("shipped");
         }
-        assert_eq!(books.key().await.spent, NanoUsd::MAX);
+        assert_eq!(books.key().await.spent(), NanoUsd::MAX);
     }
 
     #[tokio::test]
-    async fn usage_is_summed_by_day_and_by_model() {
+    async fn usage_is_summed_by_day_by_model_and_by_key() {
         let books = Books::open().await;
         let mut calls: Vec<_> = (0..6).map(|number| books.call(number, 10, 1)).collect();
         for (intent, _) in &mut calls[3..] {
@@ -368,6 +364,9 @@ mod tests {
             let late = usage(NOW.plus(1), Grouping::Model).await;
             assert_eq!(late.len(), 1);
             assert_eq!(late[0].group, Group::Model("other".to_owned()));
+            let keys = usage(NOW, Grouping::Key).await;
+            assert_eq!((&keys[0].group, keys[0].charge.0), (&Group::Key(books.key.to_string()), charged));
+            assert_eq!(keys.len(), 1);
         }
     }
 

@@ -4,10 +4,14 @@
 //! quota of money goes only when nobody holds it and the books say the same as it does.
 
 use super::quotas::{QuotaKind, QuotaRow};
-use filters::denied::LimitSource;
-use filters::id::QuotaId;
+use crate::clock;
+use filters::denied::{LimitSource, Owner};
+use filters::id::{OrgId, ProjectId, QuotaId};
+use filters::lease::{Increase, Terms};
 use filters::money::NanoUsd;
-use filters::quota::{Chain, Concurrency, Rate, Spend};
+use filters::quota::{Chain, Concurrency, Counted, Rate, Spend};
+use filters::time::EpochMs;
+use filters::window::{Unit, Window};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -30,6 +34,15 @@ impl Live {
     }
 }
 
+/// What the books say of quotas that may be forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Booked {
+    /// Charged in all, of those without a window.
+    pub(super) spent: HashMap<QuotaId, i64>,
+    /// Charged to this node's leases, by period.
+    pub(super) shipped: HashMap<(QuotaId, EpochMs), i64>,
+}
+
 /// The registry.
 #[derive(Debug, Default)]
 pub(super) struct LiveQuotas {
@@ -39,7 +52,8 @@ pub(super) struct LiveQuotas {
 }
 
 impl LiveQuotas {
-    /// The chain of a key, from its own quotas and its organisation's. Limits take effect at once, also for other keys.
+    /// The chain of a key, from its own quotas, its project's and its organisation's. Limits take effect at once, also for
+    /// other keys.
     pub(super) fn chain<'a>(&mut self, quotas: impl Iterator<Item = &'a QuotaRow>) -> (Chain, Box<[QuotaId]>) {
         let (mut chain, mut ids, mut balance) = (Chain::default(), Vec::new(), None);
         for row in quotas {
@@ -47,9 +61,9 @@ impl LiveQuotas {
             match row.kind {
                 QuotaKind::Balance => balance = Some(self.spend(row)),
                 QuotaKind::Spend => chain.spend.push(self.spend(row)),
-                QuotaKind::Requests => chain.requests = Some(self.rate(row)),
-                QuotaKind::Tokens => chain.tokens = Some(self.rate(row)),
-                QuotaKind::Concurrency => chain.concurrency = Some(self.concurrency(row)),
+                QuotaKind::Requests => chain.rates.push(self.rate(row, Counted::Requests)),
+                QuotaKind::Tokens => chain.rates.push(self.rate(row, Counted::Tokens)),
+                QuotaKind::Concurrency => chain.concurrency.push(self.concurrency(row)),
             }
         }
         chain.spend.extend(balance);
@@ -57,40 +71,50 @@ impl LiveQuotas {
     }
 
     fn spend(&mut self, row: &QuotaRow) -> Arc<Spend> {
-        let limit = NanoUsd(row.limit);
         if let Some(Live::Spend(spend)) = self.live.get(&row.id) {
-            spend.set_limit(limit);
+            spend.set_terms(terms(row));
             return Arc::clone(spend);
         }
         let source = match row.kind {
             QuotaKind::Balance => LimitSource::OrganisationBalance,
-            _ => LimitSource::KeySpendLimit,
+            QuotaKind::Spend | QuotaKind::Requests | QuotaKind::Tokens | QuotaKind::Concurrency => {
+                LimitSource::Spend(owner(row))
+            }
         };
-        let spend = Arc::new(Spend::new(row.id, source, limit, NanoUsd(row.spent)));
+        let spent = (NanoUsd(row.spent), clock::now());
+        let spend = Spend::new(row.id, source, row.window.clone(), terms(row), spent).of_models(row.model.clone());
+        let spend = Arc::new(spend);
         self.live.insert(row.id, Live::Spend(Arc::clone(&spend)));
         spend
     }
 
-    fn rate(&mut self, row: &QuotaRow) -> Arc<Rate> {
+    fn rate(&mut self, row: &QuotaRow, counted: Counted) -> Arc<Rate> {
+        let limit = row.limit_at(clock::now());
         if let Some(Live::Rate(rate)) = self.live.get(&row.id) {
-            rate.set_limit(row.limit);
+            rate.set_limit(limit);
             return Arc::clone(rate);
         }
-        let (source, unit) = match row.kind {
-            QuotaKind::Tokens => (LimitSource::KeyTokensPerMinute, "tokens"),
-            _ => (LimitSource::KeyRequestsPerMinute, "requests"),
+        let per = match &row.window {
+            Window::Rolling(unit) | Window::Calendar { unit, .. } => *unit,
+            Window::Total => Unit::Minute,
         };
-        let rate = Arc::new(Rate::new(source, unit, row.limit));
+        let source = match counted {
+            Counted::Requests => LimitSource::Requests(owner(row), per),
+            Counted::Tokens => LimitSource::Tokens(owner(row), per),
+        };
+        let rate = Arc::new(Rate::new(source, counted, per, limit).of_models(row.model.clone()));
         self.live.insert(row.id, Live::Rate(Arc::clone(&rate)));
         rate
     }
 
     fn concurrency(&mut self, row: &QuotaRow) -> Arc<Concurrency> {
+        let limit = row.limit_at(clock::now());
         if let Some(Live::Concurrency(concurrency)) = self.live.get(&row.id) {
-            concurrency.set_limit(row.limit);
+            concurrency.set_limit(limit);
             return Arc::clone(concurrency);
         }
-        let concurrency = Arc::new(Concurrency::new(row.limit));
+        let source = LimitSource::Concurrency(owner(row));
+        let concurrency = Arc::new(Concurrency::new(source, limit).of_models(row.model.clone()));
         let live = Live::Concurrency(Arc::clone(&concurrency));
         self.live.insert(row.id, live);
         concurrency
@@ -98,10 +122,11 @@ impl LiveQuotas {
 
     /// Puts a limit in force, if the quota is in use.
     pub(super) fn set_limit(&self, row: &QuotaRow) {
+        let limit = row.limit_at(clock::now());
         match self.live.get(&row.id) {
-            Some(Live::Spend(spend)) => spend.set_limit(NanoUsd(row.limit)),
-            Some(Live::Rate(rate)) => rate.set_limit(row.limit),
-            Some(Live::Concurrency(concurrency)) => concurrency.set_limit(row.limit),
+            Some(Live::Spend(spend)) => _ = spend.set_terms(terms(row)),
+            Some(Live::Rate(rate)) => rate.set_limit(limit),
+            Some(Live::Concurrency(concurrency)) => concurrency.set_limit(limit),
             None => {}
         }
     }
@@ -119,14 +144,14 @@ impl LiveQuotas {
     }
 
     /// Forgets quotas that nobody holds, those of money only where the books say what they say.
-    pub(super) fn forget(&mut self, quotas: &[QuotaId], on_books: &HashMap<QuotaId, i64>) {
+    pub(super) fn forget(&mut self, quotas: &[QuotaId], booked: &Booked) {
         for id in quotas {
             let is_settled = self.live.get(id).is_none_or(|live| {
                 !live.is_held()
                     && match live {
                         Live::Spend(spend) => {
-                            let booked = on_books.get(id).copied().unwrap_or(0);
-                            spend.spent().0 == booked && spend.reserved() == NanoUsd::ZERO
+                            let shipped = |period| booked.shipped.get(&(*id, period)).copied();
+                            spend.is_settled(shipped, booked.spent.get(id).copied().unwrap_or(0))
                         }
                         Live::Rate(_) | Live::Concurrency(_) => true,
                     }
@@ -142,5 +167,21 @@ impl LiveQuotas {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.live.len()
+    }
+}
+
+fn terms(row: &QuotaRow) -> Terms {
+    let increase = row.increase.map(|more| Increase { amount: NanoUsd(more.amount), until: more.until });
+    Terms { limit: NanoUsd(row.limit), is_strict: row.is_strict, increase }
+}
+
+/// Whose a quota is, by the form of its owner's identifier.
+fn owner(row: &QuotaRow) -> Owner {
+    if row.owner.parse::<OrgId>().is_ok() {
+        Owner::Organisation
+    } else if row.owner.parse::<ProjectId>().is_ok() {
+        Owner::Project
+    } else {
+        Owner::Key
     }
 }

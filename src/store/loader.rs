@@ -5,7 +5,7 @@ use super::key_cache::{Entry, Shared, lock};
 use super::keys::{self, KeyRecord};
 use super::quotas::{self, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, StoreError, push_list};
-use filters::id::KeyId;
+use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::{Key, Lookup};
 use filters::ports::StoreUnavailable;
 use sqlx::QueryBuilder;
@@ -148,16 +148,21 @@ impl Shared {
 
 async fn with_quotas(connection: &mut Connection, records: Vec<KeyRecord>) -> Result<Vec<LoadedKey>, StoreError> {
     let orgs: BTreeSet<_> = records.iter().map(|key| key.org).collect();
+    let projects: BTreeSet<_> = records.iter().filter_map(|key| key.project).collect();
     let keys = records.iter().map(|key| key.id.to_string());
-    let owners: Vec<String> = keys.chain(orgs.iter().map(|org| org.to_string())).collect();
+    let shared = projects.iter().map(ProjectId::to_string).chain(orgs.iter().map(OrgId::to_string));
+    let owners: Vec<String> = keys.chain(shared).collect();
+    let now = crate::clock::now();
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::with_capacity(owners.len());
     for owners in owners.chunks(LIST_MAX) {
-        for quota in quotas::read(connection, owners).await? {
+        for quota in quotas::read(connection, owners, now).await? {
             by_owner.entry(quota.owner.clone()).or_default().push(quota);
         }
     }
     let loaded = records.into_iter().map(|record| {
         let mut quotas = by_owner.remove(&record.id.to_string()).unwrap_or_default();
+        let project = record.project.and_then(|project| by_owner.get(&project.to_string()));
+        quotas.extend(project.into_iter().flatten().cloned());
         let org = by_owner.get(&record.org.to_string());
         quotas.extend(org.into_iter().flatten().cloned());
         LoadedKey { record, quotas }
@@ -170,6 +175,7 @@ fn into_key(record: KeyRecord, chain: filters::quota::Chain) -> Key {
         id: record.id,
         name: record.name.into(),
         org: record.org,
+        project: record.project,
         org_suspended: record.org_suspended,
         status: record.status,
         expires: record.expires,

@@ -1,7 +1,8 @@
 //! Organisations: who pays, and what they have paid in.
 
 use super::changes::Change;
-use super::quotas::{self, NewQuota, QuotaKind};
+use super::limits::{self, Limit};
+use super::quotas::QuotaKind;
 use super::{Connection, Rows, Store, StoreError, parsed};
 use filters::id::{OrgId, bits};
 use filters::money::NanoUsd;
@@ -35,12 +36,22 @@ impl OrganisationRecord {
 
 const SELECT: &str = "SELECT o.id, o.name, o.created_ms, o.suspended_ms, q.limit_value, COALESCE(s.amount, 0) AS amount \
      FROM organisations o \
-     JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' AND q.window_ms = 0 \
+     JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' \
      LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0";
 
 impl Store {
     /// Makes an organisation without credits.
     pub async fn create_organisation(&self, name: &str, now: EpochMs) -> Result<OrganisationRecord, StoreError> {
+        self.create_limited_organisation(name, &[], now).await
+    }
+
+    /// Makes an organisation without credits, with limits beside its balance.
+    pub async fn create_limited_organisation(
+        &self,
+        name: &str,
+        limits: &[Limit],
+        now: EpochMs,
+    ) -> Result<OrganisationRecord, StoreError> {
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
         let id = OrgId(bits(now, random));
@@ -51,8 +62,9 @@ impl Store {
             .bind(now.0)
             .execute(&mut *transaction)
             .await?;
-        let balance = NewQuota { owner: id.to_string(), kind: QuotaKind::Balance, limit: 0 };
-        quotas::insert(&mut transaction, &[balance]).await?;
+        let balance = [Limit::plain(QuotaKind::Balance, 0)];
+        let limits = balance.iter().chain(limits).map(|limit| (id.to_string(), limit.clone()));
+        limits::set(&mut transaction, &limits.collect::<Vec<_>>(), now).await?;
         Change::Organisation(id).record(&mut transaction, now).await?;
         transaction.commit().await?;
         self.organisation(id).await
@@ -102,11 +114,8 @@ impl Store {
         .bind(now.0)
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("UPDATE quotas SET limit_value = $1 WHERE owner = $2 AND kind = 'balance'")
-            .bind(total)
-            .bind(org.to_string())
-            .execute(&mut *transaction)
-            .await?;
+        let balance = [(org.to_string(), Limit::plain(QuotaKind::Balance, total))];
+        limits::set(&mut transaction, &balance, now).await?;
         Change::Balance(org).record(&mut transaction, now).await?;
         transaction.commit().await?;
         self.organisation(org).await
@@ -136,6 +145,15 @@ async fn credits_of(connection: &mut Connection, org: OrgId) -> Result<NanoUsd, 
         .await?
         .map(NanoUsd)
         .ok_or_else(|| unknown(org))
+}
+
+/// Refuses an organisation that there is not.
+pub(super) async fn must_exist(connection: &mut Connection, org: OrgId) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT id FROM organisations WHERE id = $1")
+        .bind(org.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.map(drop).ok_or_else(|| unknown(org))
 }
 
 pub(super) fn unknown(org: OrgId) -> StoreError {

@@ -1,4 +1,4 @@
-//! What was used and charged, summed up by day or by model.
+//! What was used and charged, summed up by day, by model or by key.
 
 use super::{Rows, Store, StoreError};
 use filters::id::{KeyId, OrgId};
@@ -22,6 +22,8 @@ pub enum Grouping {
     Day,
     /// The model's name in the catalogue.
     Model,
+    /// The key that called.
+    Key,
 }
 
 /// What the calls of a group have in common.
@@ -31,6 +33,8 @@ pub enum Group {
     Day(i64),
     /// The model's name in the catalogue.
     Model(String),
+    /// The key's identifier.
+    Key(String),
 }
 
 /// A group of calls, summed up.
@@ -53,7 +57,7 @@ pub struct UsageSum {
 }
 
 impl Store {
-    /// Calls admitted since a moment, by day in order, or by model, the dearest first.
+    /// Calls admitted since a moment, by day in order, or by model or key, the dearest first.
     pub async fn usage(
         &self,
         spender: Spender,
@@ -68,6 +72,7 @@ impl Store {
         let (group, order) = match grouping {
             Grouping::Day => ("started_ms / 86400000", "1"),
             Grouping::Model => ("model", "7 DESC, 1"),
+            Grouping::Key => ("key_id", "7 DESC, 1"),
         };
         // Sums are cast because PostgreSQL widens them.
         let text = format!(
@@ -87,6 +92,7 @@ fn read_row(row: &Rows, grouping: Grouping) -> Result<UsageSum, StoreError> {
         group: match grouping {
             Grouping::Day => Group::Day(row.try_get("in_group")?),
             Grouping::Model => Group::Model(row.try_get("in_group")?),
+            Grouping::Key => Group::Key(row.try_get("in_group")?),
         },
         calls: row.try_get("calls")?,
         estimated: row.try_get("estimated")?,

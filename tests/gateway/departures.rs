@@ -1,5 +1,8 @@
 //! Calls that one side leaves before their end: settled once, for what was seen, and their place is free again.
 
+mod drain;
+mod offsets;
+
 use crate::support::{Call, Exchange, Gateway, Row, Scripted, Setup, Upstream, eventually};
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
@@ -74,6 +77,48 @@ fn a_client_that_leaves_before_the_header_is_charged_for_its_input() {
         assert_eq!((row.status, row.output_tokens, row.is_estimated), (0, 0, true), "{row:?}");
         assert!(row.input_tokens > 0);
     }
+}
+
+#[test]
+fn a_client_that_leaves_before_its_request_is_whole_costs_nothing() {
+    let provider = Scripted::answering(200, "{}");
+    let gateway = setup(&provider).start();
+    let request = Call::chat("Hello").request(&gateway.key.token).bytes();
+    for is_reset in [false, true] {
+        let mut wire = gateway.connect();
+        wire.send(&request[..request.len() - 5]);
+        eventually("the request is read", || (gateway.metric("tollgate_requests_in_flight", &[]) == 1.0).then_some(()));
+        if is_reset {
+            wire.reset()
+        } else {
+            drop(wire)
+        }
+        eventually("it is left", || (gateway.metric("tollgate_requests_in_flight", &[]) == 0.0).then_some(()));
+    }
+    assert!(provider.requests().is_empty() && gateway.books().is_empty());
+    assert_eq!(gateway.key_money(&gateway.key, "reserved"), 0);
+}
+
+#[test]
+fn a_client_that_leaves_a_large_body_is_charged_what_it_got() {
+    const HALF: usize = 40_000;
+    let (left, departure) = channel();
+    let left = Mutex::new(left);
+    let provider = Scripted::start(move |exchange| {
+        exchange.send(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n{\"choices\":[\"",
+        );
+        (0..4).for_each(|_| exchange.send("x".repeat(HALF)));
+        exchange.await_close();
+        say(&left);
+    });
+    let gateway = setup(&provider).start();
+    let mut wire = gateway.open(&Call::chat("Hello"));
+    assert_eq!(wire.head().status, 200);
+    drop(wire);
+    departure.recv_timeout(crate::support::DEADLINE).expect("the gateway leaves the provider");
+    let row = settled(&gateway, "client_gone");
+    assert!(row.is_estimated && (1..=40_000).contains(&row.output_tokens), "{row:?}");
 }
 
 #[test]

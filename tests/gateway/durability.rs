@@ -1,6 +1,10 @@
 //! What a client saw complete is on the books, whatever happens to the process: killed, stopped, started twice, or unable to
 //! write its books.
 
+#[cfg(feature = "crash-points")]
+mod crash;
+mod disk;
+
 use crate::money::{cost, cost_of, counting, dollars, meddle, nano, raw, storm, times, within_a_second};
 use crate::support::{Answer, Call, Gateway, Key, Provider, Request, Row, Setup, Upstream, Wire, eventually, sha256};
 use rustix::process::Signal;
@@ -12,11 +16,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// In the normal run, and in the long one.
-const CYCLES: [usize; 2] = [5, 100];
-const CLIENTS: usize = 12;
+/// Gateways, in the normal run and in the long one, and how often each of them is killed: a gateway's calls are known by the
+/// length of their prompts, so that there must not be too many of one.
+const ROUNDS: [usize; 2] = [1, 100];
+const CYCLES: usize = 5;
+const CLIENTS: usize = 200;
 /// Calls that are complete before the process is killed.
-const CALLS_BEFORE_KILL: usize = 80;
+const CALLS_BEFORE_KILL: usize = 300;
 /// How often it is killed by a client that has just seen its stream's end, and by one of how many. The same two runs.
 const KILLS_AT_THE_END: [usize; 2] = [15, 500];
 const STREAMS_AT_ONCE: usize = 6;
@@ -145,6 +151,10 @@ fn assert_audit_is_clean(gateway: &Gateway) {
 
 #[test]
 fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
+    (0..times(ROUNDS[0], ROUNDS[1])).for_each(|_| killed_under_load());
+}
+
+fn killed_under_load() {
     // The provider outlives the gateway.
     let provider = Provider::with(&["--token-ms", "2"]);
     let setup = Setup::new()
@@ -152,7 +162,7 @@ fn killed_under_load_it_forgets_nothing_that_a_client_saw() {
         .upstream(Upstream::anthropic("anthropic", provider.url()));
     let gateway = setup.start();
     let load = Load::default();
-    for cycle in 0..times(CYCLES[0], CYCLES[1]) {
+    for cycle in 0..CYCLES {
         let target = load.complete.load(Ordering::Acquire) + CALLS_BEFORE_KILL;
         load.is_over.store(false, Ordering::Release);
         std::thread::scope(|scope| {

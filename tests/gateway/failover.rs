@@ -1,6 +1,6 @@
 //! Calls whose first provider fails: another is asked, as long as the client has not got a byte.
 
-use crate::support::{Call, Gateway, Provider, Scripted, Setup, Upstream};
+use crate::support::{Call, Gateway, Provider, Scripted, Setup, Upstream, eventually};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -182,7 +182,7 @@ fn a_provider_that_refuses_every_credential_is_passed_over() {
     }
     assert_eq!(first.requests().len(), 1);
     assert_eq!(gateway.metric("tollgate_credential_benched", &["provider=\"first\""]), 1.0);
-    assert!(gateway.log().contains("credential"), "the operator is told");
+    eventually("the operator is told", || gateway.log().contains("credential").then_some(()));
 }
 
 #[test]
@@ -242,6 +242,43 @@ fn when_all_fail_the_client_is_told_and_nobody_is_paid() {
     assert_eq!(row.error.as_deref(), Some("upstream_failed"));
     assert_eq!(failing.map(|provider| provider.requests().len()), [1, 1]);
     assert_eq!(gateway.key_money(&gateway.key, "usage"), 0);
+}
+
+#[test]
+fn when_every_provider_is_at_its_rate_limit_so_is_the_client() {
+    let slow = |wait: &'static str| {
+        Scripted::start(move |exchange| {
+            exchange.send(format!("HTTP/1.1 429 Slow\r\n{wait}\r\ncontent-length: 2\r\n\r\n{{}}"));
+        })
+    };
+    let providers = [slow("retry-after: 7"), slow("retry-after-ms: 2500")];
+    let gateway = before(Upstream::openai("first", providers[0].url()), &providers[1]);
+    let answer = gateway.call(&Call::chat("Hello"));
+    assert_eq!(answer.refusal(), (429, "rate_limit_exceeded".to_owned()));
+    assert_eq!(answer.json()["error"]["limit_source"], "provider");
+    assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), (Some("3"), Some("2500")));
+    let row = gateway.row(answer.request_id());
+    assert_eq!((row.outcome.as_str(), row.attempts, row.charge_nano, row.status), ("refused", 2, 0, 429));
+    assert_eq!(row.error.as_deref(), Some("rate_limit_exceeded"));
+}
+
+#[test]
+fn one_provider_that_fails_otherwise_is_no_rate_limit() {
+    let providers = [Scripted::answering(503, "{}"), Scripted::answering(429, "{}")];
+    let gateway = before(Upstream::openai("first", providers[0].url()), &providers[1]);
+    assert_eq!(gateway.call(&Call::chat("Hello")).refusal(), (502, "upstream_failed".to_owned()));
+}
+
+#[test]
+fn an_idempotency_key_reaches_every_provider_that_is_tried() {
+    let providers = [Scripted::answering(503, "{}"), Scripted::answering(200, ANSWER)];
+    let gateway = before(Upstream::openai("first", providers[0].url()), &providers[1]);
+    let call = Call::chat("Hello").header("idempotency-key", "order-7");
+    assert_eq!(gateway.call(&call).status, 200);
+    for provider in &providers {
+        assert_eq!(provider.requests()[0].header("idempotency-key"), Some("order-7"));
+    }
+    assert_eq!(gateway.books_of(1)[0].charge_nano, CHARGE);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod stopping;
 
+use crate::money::count;
 use crate::support::{Call, Gateway, Request, Scripted, Setup, Upstream, Wire, eventually};
 use std::time::{Duration, Instant};
 
@@ -126,6 +127,7 @@ fn connections_above_the_limit_are_turned_away() {
     });
     let mut fifth = gateway.connect();
     assert!(fifth.try_send(&call).is_err() || fifth.try_answer().is_err(), "the fifth is turned away");
+    assert_ne!(count(&gateway, "tollgate_refusals_total", &["reason=\"overloaded\""]), "0");
     assert_eq!(kept[0].exchange(&call).status, 200, "those inside are served");
     kept.pop();
     eventually("there is room for another", || {

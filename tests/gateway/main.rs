@@ -1,5 +1,6 @@
 //! Every test through the front door: the real binary, HTTP in, HTTP out. Modules are named after what a user sees.
 
+mod bounds;
 mod calls;
 mod departures;
 mod durability;
@@ -9,6 +10,7 @@ mod keys;
 mod limits;
 mod metrics;
 mod money;
+mod projects;
 mod smuggling;
 mod support;
 mod tidy;

@@ -2,6 +2,7 @@
 
 mod headers;
 
+use crate::money::count;
 use crate::support::{Call, Gateway, Request, Scripted, Setup, Upstream, Wire};
 
 const ANSWER: &str = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3}}"#;
@@ -31,11 +32,19 @@ fn is_refused(provider: &Scripted, gateway: &Gateway, bytes: &[u8]) {
     let before = provider.requests().len();
     let said = is_answered_once_at_most(provider, gateway, bytes);
     let shown = String::from_utf8_lossy(bytes);
-    assert!(
-        said.is_empty() || said.starts_with("HTTP/1.1 4") || said.starts_with("HTTP/1.1 501"),
-        "{shown}\n---\n{said}"
-    );
+    assert!(said.starts_with("HTTP/1.1 4"), "{shown}\n---\n{said}");
+    is_told(&said);
     assert_eq!(provider.requests().len(), before, "{shown}\n--- reached the provider");
+}
+
+/// A refusal says why, and by which name it can be found in the log.
+fn is_told(said: &str) {
+    let (head, body) = said.split_once("\r\n\r\n").expect("an answer");
+    let body: serde_json::Value = serde_json::from_str(body).expect("a body of JSON");
+    let id = body["error"]["request_id"].as_str().expect("the call's name");
+    let head = head.to_ascii_lowercase();
+    assert!(id.starts_with("req_") && head.contains(&format!("x-request-id: {}", id.to_ascii_lowercase())), "{said}");
+    assert!(head.contains("content-type: application/json") && head.contains("connection: close"), "{said}");
 }
 
 /// The head of a call, without what frames its body.
@@ -220,10 +229,20 @@ fn heads_that_are_not_http_are_refused() {
             format!("{line}\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n{body}");
         is_refused(&provider, &gateway, bytes.as_bytes());
     }
+    assert_ne!(count(&gateway, "tollgate_refusals_total", &["reason=\"invalid_request\""]), "0");
     for header in ["no colon", ": no name", "na me: a", "name: a\0b", "name: a\rb", "n\u{e4}me: a"] {
         let bytes = format!("{}{header}\r\ncontent-length: {length}\r\n\r\n{body}", head(&gateway));
         is_refused(&provider, &gateway, bytes.as_bytes());
     }
+}
+
+#[test]
+fn heads_beyond_what_can_be_read_are_refused_by_their_size() {
+    let (provider, gateway) = start();
+    let lines: String = (0..300).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let said = is_answered_once_at_most(&provider, &gateway, format!("{}{lines}\r\n", head(&gateway)).as_bytes());
+    assert!(said.starts_with("HTTP/1.1 431") && said.contains("headers_too_large"), "{said}");
+    is_told(&said);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 //! Source: Anthropic API reference, "Streaming messages" and "Messages: usage". Cache tokens stand beside `input_tokens`;
 //! figures of `message_delta` are cumulative and replace those of `message_start`, where they are not null.
 
-use super::{Count, Event, text_bytes};
+use super::{Count, Cut, Event, text_bytes};
 use crate::price::Tier;
 use crate::tally::Tally;
 use crate::usage::{Kind, Usage};
 use memchr::memmem::Finder;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 static TEXT: LazyLock<[Finder<'static>; 3]> =
@@ -18,6 +19,8 @@ static TEXT: LazyLock<[Finder<'static>; 3]> =
 struct StreamEvent {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    index: Count,
     #[serde(default)]
     message: Option<Message>,
     #[serde(default)]
@@ -102,35 +105,74 @@ impl MessageUsage {
     }
 }
 
-pub(super) fn read_event(data: &[u8], tally: &mut Tally) -> Event {
-    // Deltas are most of a stream and carry no figures.
-    if data.starts_with(b"{\"type\":\"content_block_delta\"") {
-        tally.relay_text(text_bytes(data, &*TEXT));
-        return Event::Ordinary;
-    }
-    let Ok(event) = serde_json::from_slice::<StreamEvent>(data) else { return Event::Ordinary };
-    let before = tally.reported.unwrap_or_default().usage;
-    match event.kind.as_str() {
-        "message_start" => {
-            if let Some(usage) = event.message.and_then(|message| message.usage) {
-                usage.note_tier(tally);
-                tally.report(usage.replace(before), false);
-            }
-            Event::Ordinary
-        }
-        "message_delta" => {
-            if let Some(usage) = event.usage {
-                tally.report(usage.replace(before), true);
-            }
-            Event::Ordinary
-        }
-        "content_block_delta" => {
+/// A stream of events, as far as it has come.
+#[derive(Debug, Default)]
+pub struct Stream {
+    has_begun: bool,
+    /// The content block that is open.
+    open_block: Option<u64>,
+    /// `message_delta` has said why the answer ends.
+    has_reason: bool,
+}
+
+impl Stream {
+    pub(super) fn read(&mut self, data: &[u8], tally: &mut Tally) -> Event {
+        // Deltas are most of a stream and carry no figures.
+        if data.starts_with(b"{\"type\":\"content_block_delta\"") {
             tally.relay_text(text_bytes(data, &*TEXT));
-            Event::Ordinary
+            return Event::Ordinary;
         }
-        "message_stop" => Event::Final,
-        "error" => Event::Error,
-        _ => Event::Ordinary,
+        let Ok(event) = serde_json::from_slice::<StreamEvent>(data) else { return Event::Ordinary };
+        let before = tally.reported.unwrap_or_default().usage;
+        match event.kind.as_str() {
+            "message_start" => {
+                self.has_begun = true;
+                if let Some(usage) = event.message.and_then(|message| message.usage) {
+                    usage.note_tier(tally);
+                    tally.report(usage.replace(before), false);
+                }
+            }
+            "content_block_start" => self.open_block = Some(event.index.or_zero()),
+            "content_block_stop" => self.open_block = None,
+            "message_delta" => {
+                self.has_reason = true;
+                if let Some(usage) = event.usage {
+                    tally.report(usage.replace(before), true);
+                }
+            }
+            "content_block_delta" => tally.relay_text(text_bytes(data, &*TEXT)),
+            "message_stop" => return Event::Final,
+            "error" => return Event::Error,
+            _ => {}
+        }
+        Event::Ordinary
+    }
+
+    /// The end of the open block, the reason with the usage, and the final event.
+    pub(super) fn cut(&self, cut: &Cut<'_>) -> Vec<u8> {
+        let mut events = String::new();
+        let mut put = |kind: &str, mut data: Value| {
+            data["type"] = kind.into();
+            events.push_str(&format!("event: {kind}\ndata: {data}\n\n"));
+        };
+        let (input, output) = (cut.usage.input_total(), cut.usage.output_total());
+        if !self.has_begun {
+            let usage = json!({"input_tokens": input, "output_tokens": 0});
+            let message = json!({
+                "id": format!("msg_{}", cut.call), "type": "message", "role": "assistant", "model": cut.model,
+                "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage,
+            });
+            put("message_start", json!({"message": message}));
+        }
+        if let Some(index) = self.open_block {
+            put("content_block_stop", json!({"index": index}));
+        }
+        if !self.has_reason {
+            let delta = json!({"stop_reason": "max_tokens", "stop_sequence": null});
+            put("message_delta", json!({"delta": delta, "usage": {"output_tokens": output}}));
+        }
+        put("message_stop", json!({}));
+        events.into_bytes()
     }
 }
 
@@ -148,8 +190,8 @@ mod tests {
     use super::*;
 
     fn read(events: &[&str]) -> (Vec<Event>, Tally) {
-        let mut tally = Tally::default();
-        (events.iter().map(|data| read_event(data.as_bytes(), &mut tally)).collect(), tally)
+        let (mut stream, mut tally) = (Stream::default(), Tally::default());
+        (events.iter().map(|data| stream.read(data.as_bytes(), &mut tally)).collect(), tally)
     }
 
     const START: &str = r#"{"type":"message_start","message":{"id":"m","usage":{"input_tokens":10,"cache_creation_input_tokens":30,"cache_read_input_tokens":5,

@@ -1,6 +1,6 @@
 //! What the journal says of itself, for `tollgate audit`: reads the files only, beside a gateway that runs or not.
 
-use super::record::{Header, Position};
+use super::record::{Header, Kind, Position};
 use super::recovery::{read_segment, segments_in};
 use super::scan::{End, Item, Scanner};
 use super::{Checkpoint, OpenError};
@@ -17,7 +17,7 @@ pub struct JournalFacts {
     pub duplicate_terminals: u64,
     /// Records that were on disk and can't be read now. Always zero, or the disk is wrong.
     pub corrupt_records: u64,
-    /// Ended calls at or above the ledger's checkpoint. Some may be in the ledger all the same: the checkpoint waits for
+    /// Ended calls and amendments at or above the ledger's checkpoint. Some may be in the ledger all the same: the checkpoint waits for
     /// the oldest open call.
     pub unshipped: u64,
 }
@@ -61,7 +61,10 @@ impl JournalFacts {
                 // What looks torn while a gateway runs is being written.
                 Item::Call { end: End::Open | End::Torn, .. } => self.open_intents += 1,
                 Item::Call { end: End::Corrupt, .. } | Item::Corrupt(_) => self.corrupt_records += 1,
-                Item::Void | Item::Hole(_) | Item::Torn(_) => {}
+                Item::Note { offset, note: Header { kind: Kind::Amend, .. } } => {
+                    self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
+                }
+                Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) => {}
             }
         }
     }

@@ -1,17 +1,22 @@
 //! The first page of a segment: whose it is, how it is written, and how far it is known to be on disk.
 //!
 //! ```text
-//! 0 magic u64 │ 8 format u32 │ 12 crc u32 of 16..40 │ 16 number u64 │ 24 node u128 │ 64 begun mark │ 72 closed mark
+//! 0 magic u64 │ 8 format u32 │ 12 crc u32 of 16..40 │ 16 number u64 │ 24 node u128
+//! 64 begun mark │ 72 closed mark │ 80 end mark │ 88 last mark
 //! ```
-//! A mark is an offset and its complement in one word, so that a mark that was damaged is not believed.
+//! A mark is a number and its complement in one word, so that a mark that was damaged is not believed.
+
+use filters::time::EpochMs;
 
 /// The first record lies here.
 pub(super) const DATA_START: usize = 4096;
 pub(super) const BEGUN_AT: usize = 64;
 pub(super) const CLOSED_AT: usize = 72;
+pub(super) const END_AT: usize = 80;
+pub(super) const LAST_AT: usize = 88;
 
 const MAGIC: [u8; 8] = *b"tollgJrn";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FIXED_BYTES: usize = 40;
 
 /// What a segment says of itself.
@@ -29,6 +34,15 @@ pub(super) struct Marks {
     pub(super) begun: usize,
     /// All intents below have their terminals on disk too.
     pub(super) closed: usize,
+}
+
+/// A segment that has no open call, has all of its records on disk, and will have no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Where its last record ends.
+    pub(super) end: usize,
+    /// When its last call began, or later; in whole seconds.
+    pub(super) last: EpochMs,
 }
 
 /// Why a file can't be read as a segment.
@@ -72,30 +86,45 @@ impl Header {
 
 impl Marks {
     pub(super) fn decode(bytes: &[u8]) -> Self {
-        let mark = |at: usize| match bytes.get(at..at + 8) {
-            Some(word) => mark_of(u64::from_le_bytes(field(word, 0))),
-            None => DATA_START,
-        };
+        let mark = |at| mark_at(bytes, at).map_or(DATA_START, |offset| offset as usize);
         Self { begun: mark(BEGUN_AT), closed: mark(CLOSED_AT) }
     }
+}
 
-    /// Both words as they stand from [`BEGUN_AT`] on.
-    pub(super) fn encode(&self) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&mark_word(self.begun).to_le_bytes());
-        bytes[8..].copy_from_slice(&mark_word(self.closed).to_le_bytes());
+impl Finished {
+    /// What the header says of itself, if it says that the segment is finished and no mark contradicts it.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (end, last) = (mark_at(bytes, END_AT)?, mark_at(bytes, LAST_AT)?);
+        let end_usize = end as usize;
+        let is_all = Marks::decode(bytes) == Marks { begun: end_usize, closed: end_usize };
+        is_all.then_some(Self { end: end_usize, last: EpochMs(i64::from(last) * 1_000) })
+    }
+
+    /// All four marks as they stand from [`BEGUN_AT`] on.
+    pub(super) fn encode(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        let words = [mark_word(self.end), mark_word(self.end), mark_word(self.end), self.last_word()];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
         bytes
+    }
+
+    /// The word of [`LAST_AT`]: seconds, rounded up, so that nothing goes too early.
+    pub(super) fn last_word(&self) -> u64 {
+        mark_word(usize::try_from(self.last.0.max(0) / 1_000 + 1).unwrap_or(usize::MAX))
     }
 }
 
-pub(super) fn mark_word(offset: usize) -> u64 {
-    let offset = offset as u32;
-    u64::from(!offset) << 32 | u64::from(offset)
+pub(super) fn mark_word(number: usize) -> u64 {
+    let number = number as u32;
+    u64::from(!number) << 32 | u64::from(number)
 }
 
-fn mark_of(word: u64) -> usize {
-    let offset = word as u32;
-    if !offset == (word >> 32) as u32 { offset as usize } else { DATA_START }
+fn mark_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
+    let number = word as u32;
+    (!number == (word >> 32) as u32).then_some(number)
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -111,8 +140,11 @@ mod tests {
         let header = Header { number: 12, node: u128::MAX - 5 };
         assert_eq!(Header::decode(&header.encode()), Ok(header));
         let mut newer = header.encode();
-        newer[8] = 2;
-        assert_eq!(Header::decode(&newer), Err(HeaderFlaw::Newer(2)));
+        newer[8] = 3;
+        assert_eq!(Header::decode(&newer), Err(HeaderFlaw::Newer(3)));
+        let mut before = header.encode();
+        before[8] = 1;
+        assert_eq!(Header::decode(&before), Ok(header));
         for at in [0, 12, 16, 39] {
             let mut damaged = header.encode();
             damaged[at] ^= 1;
@@ -123,12 +155,20 @@ mod tests {
 
     #[test]
     fn a_damaged_mark_promises_nothing() {
-        let marks = Marks { begun: 8192, closed: 4160 };
         let mut page = [0; DATA_START];
         assert_eq!(Marks::decode(&page), Marks { begun: DATA_START, closed: DATA_START });
-        page[BEGUN_AT..BEGUN_AT + 16].copy_from_slice(&marks.encode());
-        assert_eq!(Marks::decode(&page), marks);
-        page[BEGUN_AT + 1] ^= 4;
-        assert_eq!(Marks::decode(&page), Marks { begun: DATA_START, ..marks });
+        assert_eq!(Finished::decode(&page), None);
+        let finished = Finished { end: 8192, last: EpochMs(1_700_000_000_999) };
+        page[BEGUN_AT..BEGUN_AT + 32].copy_from_slice(&finished.encode());
+        assert_eq!(Marks::decode(&page), Marks { begun: 8192, closed: 8192 });
+        let read = Finished::decode(&page).expect("finished");
+        assert_eq!(read, Finished { last: EpochMs(1_700_000_001_000), ..finished });
+        for at in [BEGUN_AT, CLOSED_AT, END_AT, LAST_AT] {
+            let mut damaged = page;
+            damaged[at + 1] ^= 4;
+            assert_eq!(Finished::decode(&damaged), None, "byte {at}");
+        }
+        page[BEGUN_AT..BEGUN_AT + 8].copy_from_slice(&mark_word(4160).to_le_bytes());
+        assert_eq!(Finished::decode(&page), None, "not all of it is on disk");
     }
 }

@@ -2,25 +2,28 @@
 
 use super::directory::Directory;
 use super::header::{DATA_START, Header};
-use super::recovery::{self, History, Recovered};
-use super::segment::{Room, Segment};
-use super::{JournalCounts, OpenError, Settings};
+use super::record::Draft;
+use super::recovery::{self, History, Recovered, Recovery};
+use super::segment::{Home, Room, Segment};
+use super::{Checkpoint, JournalCounts, OpenError, Settings};
 use crate::clock;
+use crate::config::SyncMode;
 use arc_swap::ArcSwap;
-use filters::ports::JournalFull;
+use filters::ports::{Durable, JournalFull};
 use filters::time::EpochMs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 pub(super) struct Keeper {
     settings: Settings,
     dir: PathBuf,
     node: u128,
-    counts: Arc<JournalCounts>,
+    home: Arc<Home>,
     current: ArcSwap<Segment>,
     /// All segments but the spare one, oldest first.
     segments: Mutex<Vec<Arc<Segment>>>,
@@ -29,8 +32,20 @@ pub(super) struct Keeper {
     /// Whether the last try to make a segment failed. The sync thread tries again; calls don't.
     full: AtomicBool,
     synced_through: AtomicU64,
-    stopping: Mutex<bool>,
+    syncing: Mutex<Syncing>,
     wake: Condvar,
+    /// The number of the last sync that has ended.
+    synced: watch::Sender<u64>,
+}
+
+/// What the sync thread is asked for.
+#[derive(Default)]
+struct Syncing {
+    stopping: bool,
+    /// Somebody waits for the next sync.
+    wanted: bool,
+    /// Syncs that were begun.
+    begun: u64,
 }
 
 /// The segment that waits its turn, and the number of the one after it.
@@ -45,35 +60,39 @@ impl Keeper {
     pub(super) fn open(
         settings: Settings,
         directory: &Directory,
+        shipped: Option<Checkpoint>,
         now: EpochMs,
-    ) -> Result<(Self, Recovered), OpenError> {
+    ) -> Result<(Arc<Self>, Recovered), OpenError> {
         let io_error = |source| OpenError::Io { path: directory.path.clone(), source };
-        let (histories, mut next_number, recovered) = recover_all(directory, now)?;
-        let counts = Arc::new(JournalCounts::default());
-        counts.recovered.store(recovered.recovered, Relaxed);
-        counts.corrupt.store(recovered.corrupt, Relaxed);
+        let (histories, mut next_number, recovered) = recover_all(directory, shipped, now)?;
+        let home = Arc::new(Home::default());
+        home.counts.recovered.store(recovered.recovered, Relaxed);
+        home.counts.corrupt.store(recovered.corrupt, Relaxed);
         let opened = histories.into_iter().map(|history| Segment::open_history(history).map(Arc::new));
         let mut segments = opened.collect::<io::Result<Vec<_>>>().map_err(io_error)?;
         if segments.is_empty() {
             let header = Header { number: next_number, node: directory.node };
-            let first = Segment::create(&directory.path, header, settings.segment_bytes, Arc::clone(&counts));
+            let first = Segment::create(&directory.path, header, settings.segment_bytes, Arc::clone(&home));
             segments.push(Arc::new(first.map_err(io_error)?));
             next_number += 1;
         }
         let newest = Arc::clone(&segments[segments.len() - 1]);
-        let keeper = Self {
+        let keeper = Arc::new(Self {
             settings,
             dir: directory.path.clone(),
             node: directory.node,
-            counts,
+            home,
             current: ArcSwap::new(Arc::clone(&newest)),
             segments: Mutex::new(segments),
             spare: Mutex::new(Spare { segment: None, next_number }),
             full: AtomicBool::new(false),
             synced_through: AtomicU64::new(0),
-            stopping: Mutex::new(false),
+            syncing: Mutex::default(),
             wake: Condvar::new(),
-        };
+            synced: watch::Sender::new(0),
+        });
+        // It was empty until here.
+        let _ = keeper.home.keeper.set(Arc::downgrade(&keeper));
         if !newest.is_live() {
             // Without room for a new segment the old one stays, as a full one would: its calls can be shipped all the same.
             let _ = keeper.roll(&newest);
@@ -82,7 +101,7 @@ impl Keeper {
     }
 
     pub(super) fn counts(&self) -> &Arc<JournalCounts> {
-        &self.counts
+        &self.home.counts
     }
 
     pub(super) fn ship_ms(&self) -> u64 {
@@ -112,6 +131,12 @@ impl Keeper {
             }
             segment = self.current.load_full();
         }
+    }
+
+    /// Writes a record that stands alone at the journal's end.
+    pub(super) fn note(&self, draft: &mut Draft) -> Result<(), JournalFull> {
+        self.take(draft.slots_bytes())?.publish(draft);
+        Ok(())
     }
 
     /// Puts the spare segment in the place of a full one, and makes one here and now if there is none.
@@ -147,58 +172,95 @@ impl Keeper {
             }
         }
         let header = Header { number: spare.next_number, node: self.node };
-        match Segment::create(&self.dir, header, bytes, Arc::clone(&self.counts)) {
-            Ok(made) => {
-                spare.next_number += 1;
-                if self.full.swap(false, Release) {
-                    tracing::info!("the journal has room again");
-                }
-                Ok(Arc::new(made))
+        let made = loop {
+            let error = match Segment::create(&self.dir, header, bytes, Arc::clone(&self.home)) {
+                Ok(made) => break made,
+                Err(error) => error,
+            };
+            // A disk that is full has the limit that `bytes_max` did not give it: what is shipped makes room there, too.
+            let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            match is_full.then(|| self.take_out(|segment| segment.is_shipped())).flatten() {
+                Some(segment) => self.remove(&segment),
+                None => return Err(self.refuse(&error)),
             }
-            Err(error) => Err(self.refuse(&error)),
+        };
+        spare.next_number += 1;
+        if self.full.swap(false, Release) {
+            tracing::info!("the journal has room again");
         }
+        Ok(Arc::new(made))
     }
 
     fn refuse(&self, cause: &dyn std::fmt::Display) -> JournalFull {
         if !self.full.swap(true, Release) {
-            self.counts.failures.fetch_add(1, Relaxed);
+            self.counts().failures.fetch_add(1, Relaxed);
             tracing::error!(%cause, "no further segment for the journal; new calls are refused when this one is full");
         }
         JournalFull
     }
 
+    /// Resolves when a sync has ended that began after this; `None` where nobody is to wait for one.
+    pub(super) fn durable(&self) -> Option<Durable<'_>> {
+        match self.settings.sync {
+            SyncMode::Interval => return None,
+            SyncMode::Each => {}
+        }
+        let mut synced = self.synced.subscribe();
+        let awaited = {
+            let mut syncing = lock(&self.syncing);
+            syncing.wanted = true;
+            syncing.begun + 1
+        };
+        self.wake.notify_one();
+        Some(Box::pin(async move {
+            // The sender lives as long as `self`, which is borrowed.
+            let _ = synced.wait_for(|ended| *ended >= awaited).await;
+        }))
+    }
+
     /// The sync thread's life.
     pub(super) fn run(&self) {
-        let pause = Duration::from_millis(self.settings.sync_ms);
-        let mut stopping = lock(&self.stopping);
-        while !*stopping {
-            let waited = self.wake.wait_timeout(stopping, pause);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
-            self.tick(clock::now());
-            stopping = lock(&self.stopping);
+        loop {
+            let (number, is_last) = self.next_sync();
+            self.tick(clock::now(), number);
+            if is_last {
+                return;
+            }
         }
-        drop(stopping);
-        self.tick(clock::now());
+    }
+
+    /// Waits until it is time, or somebody waits. Gives the number of the sync that begins now, and says if it is the last.
+    fn next_sync(&self) -> (u64, bool) {
+        let mut syncing = lock(&self.syncing);
+        if !syncing.wanted && !syncing.stopping {
+            let pause = Duration::from_millis(self.settings.sync_ms);
+            syncing = self.wake.wait_timeout(syncing, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        syncing.wanted = false;
+        syncing.begun += 1;
+        (syncing.begun, syncing.stopping)
     }
 
     /// Ends [`Keeper::run`] after one last sync.
     pub(super) fn stop(&self) {
-        *lock(&self.stopping) = true;
+        lock(&self.syncing).stopping = true;
         self.wake.notify_one();
     }
 
-    fn tick(&self, now: EpochMs) {
+    fn tick(&self, now: EpochMs, number: u64) {
         let segments = self.segments();
         for segment in &segments {
             if let Err(error) = segment.sync() {
-                self.counts.failures.fetch_add(1, Relaxed);
+                self.counts().failures.fetch_add(1, Relaxed);
                 tracing::error!(%error, path = %segment.path.display(), "the journal can't be synced; trying a new segment");
                 // What the disk did not take once it must not be trusted with again.
                 segment.close(now);
             }
+            segment.mark_finished();
             segment.forget();
         }
         self.move_mark(&segments);
+        self.synced.send_replace(number);
         let current = self.current();
         current.prepare_ahead();
         let mut spare = lock(&self.spare);
@@ -210,7 +272,7 @@ impl Keeper {
             self.remove(&old);
         }
         let spare_bytes = spare.segment.as_ref().map_or(0, |segment| segment.bytes() as u64);
-        self.counts.bytes.store(self.bytes() + spare_bytes, Relaxed);
+        self.counts().bytes.store(self.bytes() + spare_bytes, Relaxed);
     }
 
     fn move_mark(&self, segments: &[Arc<Segment>]) {
@@ -238,36 +300,41 @@ impl Keeper {
 
     fn remove(&self, segment: &Segment) {
         if let Err(error) = std::fs::remove_file(&segment.path) {
-            self.counts.failures.fetch_add(1, Relaxed);
+            self.counts().failures.fetch_add(1, Relaxed);
             tracing::error!(%error, path = %segment.path.display(), "a shipped segment of the journal can't be removed");
         }
     }
 }
 
 /// Recovers each segment, removes empty ones, and says which number comes next.
-fn recover_all(directory: &Directory, now: EpochMs) -> Result<(Vec<History>, u64, Recovered), OpenError> {
+fn recover_all(
+    directory: &Directory,
+    shipped: Option<Checkpoint>,
+    now: EpochMs,
+) -> Result<(Vec<History>, u64, Recovered), OpenError> {
     let dir = &directory.path;
-    let mut counts = Recovered::default();
-    let mut histories = Vec::new();
-    let mut bytes = Vec::new();
     let found = recovery::segments_in(dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
     let next_number = found.last().map_or(1, |(number, _)| number + 1);
+    let mut recovery = Recovery::new(shipped, now);
     for (_, path) in found {
         let io_error = |source| OpenError::Io { path: path.clone(), source };
-        let (history, node) = match recovery::recover(&path, &mut bytes, &mut counts, now).map_err(io_error)? {
-            Ok(recovered) => recovered,
+        match recovery.look_at(&path).map_err(io_error)? {
+            Ok(node) if node == directory.node => {}
+            Ok(_) => return Err(OpenError::Foreign { path }),
             Err(flaw) => return Err(OpenError::Header { path, flaw }),
-        };
-        if node != directory.node {
-            return Err(OpenError::Foreign { path });
         }
+    }
+    let (looked_at, recovered) = recovery.finish()?;
+    let mut histories = Vec::new();
+    for history in looked_at {
         if history.end > DATA_START {
             histories.push(history);
         } else {
-            std::fs::remove_file(&path).map_err(io_error)?;
+            let removed = std::fs::remove_file(&history.path);
+            removed.map_err(|source| OpenError::Io { path: history.path, source })?;
         }
     }
-    Ok((histories, next_number, counts))
+    Ok((histories, next_number, recovered))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

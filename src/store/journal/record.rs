@@ -1,4 +1,5 @@
-//! One record of the journal: a header with a CRC-32 over everything, then the fields, little-endian.
+//! One record of the journal: a header with a CRC-32 over everything, then the fields, little-endian. `notes` are the
+//! records that stand alone.
 //!
 //! ```text
 //!  0 magic u32 │ 4 length u16 │ 6 kind u8 │ 7 format u8 │ 8 crc u32 │ 12 segment u32 │ 16 offset u32
@@ -6,6 +7,10 @@
 //! ```
 //! The first eight bytes are one word, written last. Segment and offset are in it so that a record that lies anywhere
 //! but where it was written is not believed.
+
+mod notes;
+
+pub(super) use notes::{read_amendment, read_attempt, read_progress};
 
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
@@ -23,7 +28,11 @@ pub(super) const SLOT_BYTES: usize = 64;
 pub(super) const RECORD_BYTES_MAX: usize = 640;
 /// What a terminal takes at most: its fixed fields, the longest provider name, a full varint for each kind of usage.
 pub(super) const TERMINAL_ROOM_BYTES: usize =
-    slots_bytes(HEADER_BYTES + 35 + (1 + NAME_BYTES_MAX) + 2 + 10 * UsageKind::ALL.len());
+    slots_bytes(HEADER_BYTES + 43 + (1 + NAME_BYTES_MAX) + 2 + COUNT_BYTES_MAX * UsageKind::ALL.len());
+
+/// A count in its longest form: 63 bits, as many as the books hold.
+const COUNT_BYTES_MAX: usize = 9;
+const COUNT_MAX: u64 = i64::MAX as u64;
 
 const HEADER_BYTES: usize = 44;
 const MAGIC: [u8; 4] = *b"TgJr";
@@ -32,14 +41,20 @@ const FORMAT: u8 = 2;
 const FORMAT_BEFORE: u8 = 1;
 const CRC_AT: usize = 8;
 
-/// What a record says. The numbers 3 and 4 are kept for `progress` and `amend`.
+/// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
     Intent = 1,
     Terminal = 2,
+    /// How far an open call has come; the last one is what it is recovered by.
+    Progress = 3,
+    /// Usage that came after its call's terminal.
+    Amend = 4,
     /// Nothing was written here before a crash; recovery says so, that a later look finds no gap.
     Void = 5,
+    /// A candidate that did not answer.
+    Attempt = 6,
 }
 
 /// Where a record lies in the journal.
@@ -56,8 +71,10 @@ pub(super) struct Header {
     /// Of this release or of the one before.
     pub(super) format: u8,
     pub(super) length: usize,
-    /// What the call takes from its intent's first byte on; for a void, how much is void.
+    /// What the call takes from its intent's first byte on; for a void, how much is void; for a note, its own slots.
     pub(super) room: usize,
+    /// Which of its kind within the call it is.
+    pub(super) sequence: u32,
     pub(super) call: CallId,
 }
 
@@ -96,11 +113,7 @@ impl Draft {
         draft.put(&intent.input_estimate.to_le_bytes());
         draft.put_name(&intent.model);
         draft.put_name(&intent.provider);
-        draft.put(&[shares.len() as u8]);
-        for share in shares {
-            draft.put(&share.quota.0.to_le_bytes());
-            draft.put(&share.period.0.to_le_bytes());
-        }
+        draft.put_shares(shares);
         draft
     }
 
@@ -111,6 +124,7 @@ impl Draft {
         draft.put(&[terminal.error.map_or(0, |code| code as u8), terminal.tier as u8, terminal.attempts]);
         draft.put(&terminal.price.0.to_le_bytes());
         draft.put(&terminal.charge.0.to_le_bytes());
+        draft.put(&terminal.reserved.0.to_le_bytes());
         draft.put(&terminal.ended.0.to_le_bytes());
         draft.put(&terminal.first_byte_ms.to_le_bytes());
         draft.put_name(&terminal.provider);
@@ -167,13 +181,21 @@ impl Draft {
         self.put(kept.as_bytes());
     }
 
+    fn put_shares(&mut self, shares: &[Share]) {
+        self.put(&[shares.len() as u8]);
+        for share in shares {
+            self.put(&share.quota.0.to_le_bytes());
+            self.put(&share.period.0.to_le_bytes());
+        }
+    }
+
     /// Most kinds are zero in most calls: a bit for each kind that is not, then those counts, seven bits a byte.
     fn put_usage(&mut self, usage: &Usage) {
         let used = usage.counts.iter().enumerate().filter(|(_, count)| **count != 0);
         let mask = used.fold(0u16, |mask, (kind, _)| mask | 1 << kind);
         self.put(&mask.to_le_bytes());
         for count in usage.counts.into_iter().filter(|count| *count != 0) {
-            let mut rest = count;
+            let mut rest = count.min(COUNT_MAX);
             while rest >= 0x80 {
                 self.put(&[rest as u8 | 0x80]);
                 rest >>= 7;
@@ -206,11 +228,15 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
     let kind = match record[6] {
         1 => Kind::Intent,
         2 => Kind::Terminal,
+        3 => Kind::Progress,
+        4 => Kind::Amend,
         5 => Kind::Void,
+        6 => Kind::Attempt,
         _ => return Err(Flaw::Broken),
     };
     let call = record[28..44].first_chunk().copied().map(u128::from_le_bytes).unwrap_or_default();
-    Ok(Header { kind, format: record[7], length, room: room_of(record), call: CallId(call) })
+    let (room, sequence) = (room_of(record), u32_at(record, 20));
+    Ok(Header { kind, format: record[7], length, room, sequence, call: CallId(call) })
 }
 
 /// The length that a published record gives itself, if it can be true.
@@ -251,10 +277,7 @@ pub(super) fn read_intent(record: &[u8], header: &Header) -> Option<Intent> {
         input_estimate: u64::from_le_bytes(fields.take()?),
         model: fields.name()?,
         provider: fields.name()?,
-        shares: {
-            let count = fields.byte()?;
-            (0..count).map(|_| fields.share(header.format)).collect::<Option<_>>()?
-        },
+        shares: fields.shares(header.format)?,
     })
 }
 
@@ -274,6 +297,8 @@ pub(super) fn read_terminal(record: &[u8], header: &Header) -> Option<Terminal> 
         attempts: fields.byte()?,
         price: PriceId(u64::from_le_bytes(fields.take()?)),
         charge: NanoUsd(i64::from_le_bytes(fields.take()?)),
+        // The format before did not say: then it is the intent's.
+        reserved: NanoUsd(if header.format == FORMAT_BEFORE { 0 } else { i64::from_le_bytes(fields.take()?) }),
         ended: EpochMs(i64::from_le_bytes(fields.take()?)),
         first_byte_ms: u32::from_le_bytes(fields.take()?),
         provider: fields.name()?,
@@ -298,6 +323,11 @@ impl Fields<'_> {
 
     fn byte(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn shares(&mut self, format: u8) -> Option<Vec<Share>> {
+        let count = self.byte()?;
+        (0..count).map(|_| self.share(format)).collect()
     }
 
     /// The format before knew no periods.
@@ -342,24 +372,38 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PLACE: Position = Position { segment: 7, offset: 4096 };
+    pub(super) const PLACE: Position = Position { segment: 7, offset: 4096 };
 
     fn share((quota, period): (i64, i64)) -> Share {
         Share { quota: QuotaId(quota), period: EpochMs(period) }
     }
 
+    pub(super) fn shares() -> impl Strategy<Value = Vec<Share>> {
+        proptest::collection::vec(any::<(i64, i64)>().prop_map(share), 0..=QUOTAS_MAX)
+    }
+
     prop_compose! {
-        pub(in super::super) fn intents()(
+        pub(super) fn usages()(
+            mut counts in any::<[u64; UsageKind::ALL.len()]>(),
+            used in any::<[bool; UsageKind::ALL.len()]>(),
+        ) -> Usage {
+            counts.iter_mut().zip(used).for_each(|(count, used)| *count = *count / 2 * u64::from(used));
+            Usage { counts }
+        }
+    }
+
+    prop_compose! {
+        fn intents()(
             ids in any::<[u128; 3]>(),
             route in 0..Route::ALL.len(),
             streamed in any::<bool>(),
             names in (".{0,32}", "[a-z0-9-]{0,128}"),
             numbers in any::<(u64, i64, i64, i64, u64)>(),
-            shares in proptest::collection::vec(any::<(i64, i64)>().prop_map(share), 0..=QUOTAS_MAX),
+            shares in shares(),
         ) -> Intent {
             Intent {
                 call: CallId(ids[0]), key: KeyId(ids[1]), org: OrgId(ids[2]),
@@ -373,22 +417,19 @@ pub(super) mod tests {
     prop_compose! {
         fn terminals()(
             call in any::<u128>(),
-            outcome in 1u8..=7,
+            outcome in 1u8..=8,
             tier in 0u8..3,
             error in 0..=Code::ALL.len(),
             provider in "[a-z0-9-]{0,128}",
             flags in any::<(bool, u16, u8, u32)>(),
-            numbers in any::<(u64, i64, i64)>(),
-            counts in any::<[u64; UsageKind::ALL.len()]>(),
-            used in any::<[bool; UsageKind::ALL.len()]>(),
+            numbers in any::<(u64, i64, i64, i64)>(),
+            usage in usages(),
         ) -> Terminal {
-            let mut usage = Usage { counts };
-            usage.counts.iter_mut().zip(used).for_each(|(count, used)| *count *= u64::from(used));
             Terminal {
-                call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 7"), estimated: flags.0,
+                call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 8"), estimated: flags.0,
                 status: flags.1, error: Code::ALL.get(error).copied(), provider: provider.into(),
                 price: PriceId(numbers.0), tier: tier_of(tier).expect("0 to 2"), usage, charge: NanoUsd(numbers.1),
-                attempts: flags.2, ended: EpochMs(numbers.2), first_byte_ms: flags.3,
+                attempts: flags.2, reserved: NanoUsd(numbers.3), ended: EpochMs(numbers.2), first_byte_ms: flags.3,
             }
         }
     }
@@ -427,7 +468,7 @@ pub(super) mod tests {
         #[test]
         fn any_bytes_are_looked_at_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = check(&bytes, PLACE);
-            let header = Header { kind: Kind::Intent, format: FORMAT, length: bytes.len(), room: 0, call: CallId(0) };
+            let header = Header { kind: Kind::Intent, format: FORMAT, length: bytes.len(), room: 0, sequence: 0, call: CallId(0) };
             let _ = (read_intent(&bytes, &header), read_terminal(&bytes, &header));
         }
     }
@@ -445,12 +486,13 @@ pub(super) mod tests {
             tier: Tier::Standard,
             usage: Usage { counts: [u64::MAX; UsageKind::ALL.len()] },
             charge: NanoUsd(i64::MAX),
+            reserved: NanoUsd(i64::MAX),
             attempts: 255,
             ended: EpochMs(i64::MAX),
             first_byte_ms: u32::MAX,
         };
-        assert_eq!(Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES);
-        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 35 + 1 + NAME_BYTES_MAX + 2 + 110);
+        assert_eq!((Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES), (320, 320));
+        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 43 + 1 + NAME_BYTES_MAX + 2 + 99);
     }
 
     #[test]

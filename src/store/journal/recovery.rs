@@ -1,13 +1,18 @@
 //! Before serving: closes the calls that an earlier process left open and makes the gaps that it left readable as gaps.
 
-use super::header::{BEGUN_AT, DATA_START, Header as SegmentHeader, HeaderFlaw, Marks};
-use super::record::{self, Draft, Header, Position};
+use super::header::{BEGUN_AT, DATA_START, Finished, Header as SegmentHeader, HeaderFlaw};
+use super::record::{self, Draft, Header, Kind, Position};
 use super::scan::{End, Item, Scanner};
 use super::segment::number_of;
-use filters::ports::{Intent, Outcome, Terminal};
+use super::{Checkpoint, OpenError};
+use crate::crash;
+use filters::id::CallId;
+use filters::money::NanoUsd;
+use filters::ports::{Intent, Outcome, Progress, Terminal};
 use filters::price::Tier;
 use filters::time::EpochMs;
 use filters::usage::Usage;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -17,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// What recovery found in the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Calls whose intent was read, closed ones among them.
+    /// Calls whose intent was read, closed ones among them. Segments that are finished and shipped are not read.
     pub calls: u64,
     /// Calls that were open and are now closed as [`Outcome::Recovered`].
     pub recovered: u64,
@@ -39,11 +44,25 @@ pub(super) struct History {
 
 /// What is to be written to a segment so that it reads as finished.
 struct Repair {
-    terminals: Vec<(usize, Draft)>,
+    path: PathBuf,
+    number: u64,
+    /// Calls without an end: where it belongs, and what was begun.
+    open: Vec<(usize, Intent)>,
     gaps: Vec<Range<usize>>,
-    end: usize,
-    /// Place and header of the last call.
-    last: Option<(usize, Header)>,
+    finished: Finished,
+}
+
+/// Goes over all segments, oldest first, and only then writes: how far a call had come may stand in a later segment.
+pub(super) struct Recovery {
+    /// The ledger has everything below.
+    shipped: Option<Checkpoint>,
+    now: EpochMs,
+    counts: Recovered,
+    histories: Vec<History>,
+    repairs: Vec<Repair>,
+    /// The last readable progress of calls without an end.
+    progress: HashMap<CallId, Option<Progress>>,
+    bytes: Vec<u8>,
 }
 
 /// The segments of a directory, oldest first.
@@ -64,91 +83,156 @@ pub(super) fn read_segment(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<R
     Ok(SegmentHeader::decode(bytes))
 }
 
-/// Goes over one segment: reads `bytes`, mends the file, counts. The file ends with its last record afterwards.
-pub(super) fn recover(
-    path: &Path,
-    bytes: &mut Vec<u8>,
-    counts: &mut Recovered,
-    now: EpochMs,
-) -> io::Result<Result<(History, u128), HeaderFlaw>> {
-    let mut file = File::options().read(true).write(true).open(path)?;
-    let header = match read_segment(&mut file, bytes)? {
-        Ok(header) => header,
-        Err(flaw) => return Ok(Err(flaw)),
-    };
-    let repair = examine(bytes, header.number, counts, now);
-    let last = repair.last.and_then(|(offset, intent)| record::read_intent(&bytes[offset..], &intent));
-    let history = History {
-        path: path.to_owned(),
-        number: header.number,
-        end: repair.end,
-        last: last.map_or_else(EpochMs::default, |intent| intent.started),
-    };
-    let finished = Marks { begun: repair.end, closed: repair.end };
-    let is_finished = bytes.len() == repair.end && Marks::decode(bytes) == finished;
-    if !is_finished {
-        mend(&file, header.number, repair)?;
-    }
-    Ok(Ok((history, header.node)))
-}
-
-fn examine(bytes: &[u8], segment: u64, counts: &mut Recovered, now: EpochMs) -> Repair {
-    let mut repair = Repair { terminals: Vec::new(), gaps: Vec::new(), end: DATA_START, last: None };
-    let mut scanner = Scanner::new(bytes, segment);
-    while let Some(item) = scanner.next() {
-        match item {
-            Item::Call { offset, intent, end } => {
-                counts.calls += 1;
-                repair.last = Some((offset, intent));
-                repair.close(&bytes[offset..], end, counts, now);
-            }
-            Item::Void => {}
-            Item::Torn(range) => {
-                counts.torn += 1;
-                repair.gaps.push(range);
-                continue;
-            }
-            Item::Hole(range) => {
-                repair.gaps.push(range);
-                continue;
-            }
-            // It stays as it is: the evidence.
-            Item::Corrupt(_) => counts.corrupt += 1,
+impl Recovery {
+    pub(super) fn new(shipped: Option<Checkpoint>, now: EpochMs) -> Self {
+        Self {
+            shipped,
+            now,
+            counts: Recovered::default(),
+            histories: Vec::new(),
+            repairs: Vec::new(),
+            progress: HashMap::new(),
+            bytes: Vec::new(),
         }
-        repair.end = scanner.past();
     }
-    // What is not followed by a record is cut off.
-    repair.gaps.retain(|gap| gap.start < repair.end);
-    repair
-}
 
-impl Repair {
-    /// Notes the terminal that the last call needs, if it has none.
-    fn close(&mut self, call: &[u8], end: End, counts: &mut Recovered, now: EpochMs) {
+    /// Reads one segment, or its header only where that is all that is needed, and says whose it is.
+    pub(super) fn look_at(&mut self, path: &Path) -> io::Result<Result<u128, HeaderFlaw>> {
+        let mut file = File::open(path)?;
+        self.bytes.clear();
+        (&mut file).take(DATA_START as u64).read_to_end(&mut self.bytes)?;
+        let header = match SegmentHeader::decode(&self.bytes) {
+            Ok(header) => header,
+            Err(flaw) => return Ok(Err(flaw)),
+        };
+        let number = header.number;
+        let file_bytes = file.metadata()?.len();
+        let finished = Finished::decode(&self.bytes).filter(|finished| finished.end as u64 <= file_bytes);
+        let is_shipped = self.shipped.is_some_and(|checkpoint| number < checkpoint.segment);
+        let finished = match finished.filter(|_| is_shipped) {
+            Some(finished) => finished,
+            None => {
+                file.read_to_end(&mut self.bytes)?;
+                let bytes = std::mem::take(&mut self.bytes);
+                let repair = self.examine(&bytes, path, number);
+                self.bytes = bytes;
+                let now_finished = repair.finished;
+                if finished.is_none_or(|said| said.end != now_finished.end) || file_bytes != now_finished.end as u64 {
+                    self.repairs.push(repair);
+                }
+                now_finished
+            }
+        };
+        self.histories.push(History { path: path.to_owned(), number, end: finished.end, last: finished.last });
+        Ok(Ok(header.node))
+    }
+
+    fn examine(&mut self, bytes: &[u8], path: &Path, number: u64) -> Repair {
+        let finished = Finished { end: DATA_START, last: EpochMs::default() };
+        let mut repair = Repair { path: path.to_owned(), number, open: Vec::new(), gaps: Vec::new(), finished };
+        let mut last = None;
+        let mut scanner = Scanner::new(bytes, number);
+        while let Some(item) = scanner.next() {
+            match item {
+                Item::Call { offset, intent, end } => {
+                    self.counts.calls += 1;
+                    last = Some((offset, intent));
+                    repair
+                        .open
+                        .extend(self.close(&bytes[offset..], &intent, end).map(|(at, open)| (offset + at, open)));
+                }
+                Item::Note { offset, note } => self.note(&bytes[offset..], &note),
+                Item::Void => {}
+                Item::Torn(range) => {
+                    self.counts.torn += 1;
+                    repair.gaps.push(range);
+                    continue;
+                }
+                Item::Hole(range) => {
+                    repair.gaps.push(range);
+                    continue;
+                }
+                // It stays as it is: the evidence.
+                Item::Corrupt(_) => self.counts.corrupt += 1,
+            }
+            repair.finished.end = scanner.past();
+        }
+        // What is not followed by a record is cut off.
+        let end = repair.finished.end;
+        repair.gaps.retain(|gap| gap.start < end);
+        let last = last.and_then(|(offset, intent)| record::read_intent(&bytes[offset..], &intent));
+        repair.finished.last = last.map_or_else(EpochMs::default, |intent| intent.started);
+        repair
+    }
+
+    /// The call's intent and the place of its end, counted from its start, if it has none.
+    fn close(&mut self, call: &[u8], header: &Header, end: End) -> Option<(usize, Intent)> {
         match end {
-            End::Closed(_) => return,
+            End::Closed(_) => return None,
             // How it ended is lost; a made-up terminal would hide that.
             End::Corrupt => {
-                counts.corrupt += 1;
-                return;
+                self.counts.corrupt += 1;
+                return None;
             }
-            End::Torn => counts.torn += 1,
+            End::Torn => self.counts.torn += 1,
             End::Open => {}
         }
-        let Some((offset, header)) = self.last else { return };
-        match record::read_intent(call, &header) {
-            Some(intent) => {
-                counts.recovered += 1;
-                let at = offset + record::slots_bytes(header.length);
-                self.terminals.push((at, Draft::terminal(&recovered(&intent, now))));
-            }
-            None => counts.corrupt += 1,
+        let Some(intent) = record::read_intent(call, header) else {
+            self.counts.corrupt += 1;
+            return None;
+        };
+        self.counts.recovered += 1;
+        self.progress.insert(intent.call, None);
+        Some((record::slots_bytes(header.length), intent))
+    }
+
+    /// Keeps the progress of an open call, and counts what can't be read.
+    fn note(&mut self, bytes: &[u8], note: &Header) {
+        let is_read = match note.kind {
+            Kind::Progress => match record::read_progress(bytes, note) {
+                Some(progress) => {
+                    self.keep(progress);
+                    true
+                }
+                None => false,
+            },
+            Kind::Attempt => record::read_attempt(bytes, note).is_some(),
+            Kind::Amend => record::read_amendment(bytes, note).is_some(),
+            Kind::Intent | Kind::Terminal | Kind::Void => true,
+        };
+        self.counts.corrupt += u64::from(!is_read);
+    }
+
+    fn keep(&mut self, progress: Progress) {
+        if let Some(kept) = self.progress.get_mut(&progress.call)
+            && kept.as_ref().is_none_or(|kept| kept.sequence <= progress.sequence)
+        {
+            *kept = Some(progress);
         }
+    }
+
+    /// Closes the calls that are open, and makes every segment one that reads as finished.
+    pub(super) fn finish(self) -> Result<(Vec<History>, Recovered), OpenError> {
+        for repair in &self.repairs {
+            crash::point("before-mend");
+            let ends = repair.open.iter().map(|(at, intent)| {
+                let progress = self.progress.get(&intent.call).and_then(Option::as_ref);
+                (*at, Draft::terminal(&recovered(intent, progress, self.now)))
+            });
+            let mended = mend(repair, ends);
+            mended.map_err(|source| OpenError::Io { path: repair.path.clone(), source })?;
+            crash::point("after-mend");
+        }
+        Ok((self.histories, self.counts))
     }
 }
 
-/// The end of a call whose process died: charged what it was admitted to cost when recovered.
-fn recovered(intent: &Intent, now: EpochMs) -> Terminal {
+/// The end of a call whose process died: charged what its last progress says, or what it was admitted to cost then.
+fn recovered(intent: &Intent, progress: Option<&Progress>, now: EpochMs) -> Terminal {
+    let (usage, charge, reserved) = match progress {
+        Some(progress) => (progress.usage, progress.charge, progress.reserved.max(intent.reserved)),
+        None => (Usage::of(intent.input_estimate, 0), intent.recovery_charge, intent.reserved),
+    };
     Terminal {
         call: intent.call,
         outcome: Outcome::Recovered,
@@ -158,8 +242,9 @@ fn recovered(intent: &Intent, now: EpochMs) -> Terminal {
         provider: intent.provider.clone(),
         price: intent.price,
         tier: Tier::Standard,
-        usage: Usage::of(intent.input_estimate, 0),
-        charge: intent.recovery_charge,
+        usage,
+        reserved,
+        charge: charge.max(NanoUsd::ZERO).min(reserved),
         attempts: 0,
         ended: now,
         first_byte_ms: 0,
@@ -167,18 +252,20 @@ fn recovered(intent: &Intent, now: EpochMs) -> Terminal {
 }
 
 /// Writes the repair and cuts the file after its last record. The marks move only when all below them is on disk.
-fn mend(file: &File, segment: u64, repair: Repair) -> io::Result<()> {
-    for gap in repair.gaps {
+fn mend(repair: &Repair, ends: impl Iterator<Item = (usize, Draft)>) -> io::Result<()> {
+    let file = File::options().write(true).open(&repair.path)?;
+    let segment = repair.number;
+    for gap in &repair.gaps {
         file.write_all_at(&vec![0; gap.len()], gap.start as u64)?;
         let position = Position { segment, offset: gap.start };
         file.write_all_at(Draft::void(gap.len()).at(position), gap.start as u64)?;
     }
-    for (offset, mut terminal) in repair.terminals {
+    for (offset, mut terminal) in ends {
         file.write_all_at(terminal.at(Position { segment, offset }), offset as u64)?;
     }
-    file.set_len(repair.end as u64)?;
+    crash::point("inside-mend");
+    file.set_len(repair.finished.end as u64)?;
     file.sync_data()?;
-    let marks = Marks { begun: repair.end, closed: repair.end };
-    file.write_all_at(&marks.encode(), BEGUN_AT as u64)?;
+    file.write_all_at(&repair.finished.encode(), BEGUN_AT as u64)?;
     file.sync_data()
 }

@@ -9,6 +9,8 @@ use std::ops::Range;
 pub(super) enum Item {
     /// A call: its intent's header and what stands where its terminal belongs.
     Call { offset: usize, intent: Header, end: End },
+    /// A record that stands alone.
+    Note { offset: usize, note: Header },
     /// Recovery has been here before.
     Void,
     /// Nothing was ever written here.
@@ -75,6 +77,7 @@ impl<'a> Scanner<'a> {
         let past = at + header.room.max(record::slots_bytes(header.length));
         match header.kind {
             Kind::Intent => Some((Item::Call { offset: at, intent: header, end: self.end_of(at, &header) }, past)),
+            Kind::Progress | Kind::Attempt | Kind::Amend => Some((Item::Note { offset: at, note: header }, past)),
             Kind::Void => Some((Item::Void, past)),
             Kind::Terminal => None,
         }

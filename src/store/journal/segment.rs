@@ -11,9 +11,11 @@
 #![allow(unsafe_code)]
 
 use super::JournalCounts;
-use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, Header, mark_word};
+use super::header::{BEGUN_AT, CLOSED_AT, DATA_START, END_AT, Finished, Header, LAST_AT, mark_word};
+use super::keeper::Keeper;
 use super::record::{self, Flaw, Kind, Position, SLOT_BYTES};
 use super::recovery::History;
+use crate::crash;
 use filters::time::EpochMs;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::FallocateFlags;
@@ -21,9 +23,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Not yet known where the last call of a segment ends.
 const OPEN: usize = usize::MAX;
@@ -32,10 +34,18 @@ const FORGET_BYTES: usize = 1 << 20;
 /// So much is mapped ahead of the calls: two syncs' worth at 20 000 calls a second.
 const AHEAD_BYTES: usize = 1 << 20;
 
+/// What a call finds of the journal through its own segment.
+#[derive(Default)]
+pub(super) struct Home {
+    pub(super) counts: Arc<JournalCounts>,
+    /// Set when the journal is open.
+    pub(super) keeper: OnceLock<Weak<Keeper>>,
+}
+
 pub(super) struct Segment {
     pub(super) number: u64,
     pub(super) path: PathBuf,
-    counts: Arc<JournalCounts>,
+    home: Arc<Home>,
     file: File,
     map: MmapRaw,
     /// Whether this process writes it. What an earlier one left has holes, which nobody will fill.
@@ -65,6 +75,8 @@ pub(super) struct Segment {
 pub(super) enum Look {
     /// A call's intent, checked.
     Call(record::Header),
+    /// An attempt or an amendment, checked.
+    Note(record::Header),
     /// Nothing that can be read; go on that many bytes later.
     Skip(usize),
     /// Nobody has written here yet.
@@ -75,14 +87,14 @@ pub(super) enum Look {
 
 impl Segment {
     /// Makes the file with all its room, so that writing to it can't run out of disk later.
-    pub(super) fn create(dir: &Path, header: Header, bytes: usize, counts: Arc<JournalCounts>) -> io::Result<Self> {
+    pub(super) fn create(dir: &Path, header: Header, bytes: usize, home: Arc<Home>) -> io::Result<Self> {
         let path = path_of(dir, header.number);
         let unfinished = path.with_extension("new");
         let made = prepare_file(&unfinished, header, bytes).and_then(|file| {
             std::fs::rename(&unfinished, &path)?;
             File::open(dir)?.sync_all()?;
             let map = MmapRaw::map_raw(&file)?;
-            Ok(Self { counts, ..Self::blank(path, header.number, file, map) })
+            Ok(Self { home, ..Self::blank(path, header.number, file, map) })
         });
         if made.is_err() {
             // What was made of it would hold the very room that is short.
@@ -112,7 +124,7 @@ impl Segment {
         Self {
             number,
             path,
-            counts: Arc::default(),
+            home: Arc::default(),
             file,
             map,
             live: true,
@@ -189,7 +201,8 @@ impl Segment {
         match record::check(bytes, Position { segment: self.number, offset }) {
             Ok(header) => match header.kind {
                 Kind::Intent => Look::Call(header),
-                Kind::Void => Look::Skip(header.room.max(SLOT_BYTES)),
+                Kind::Attempt | Kind::Amend => Look::Note(header),
+                Kind::Void | Kind::Progress => Look::Skip(header.room.max(SLOT_BYTES)),
                 Kind::Terminal => Look::Skip(record::slots_bytes(header.length)),
             },
             Err(Flaw::Empty | Flaw::Broken) => Look::Skip(SLOT_BYTES),
@@ -215,18 +228,33 @@ impl Segment {
         }
         let begun = self.walk(self.begun.load(Relaxed), |_| true);
         let closed = self.walk(self.closed.load(Relaxed), |terminal_at| self.published(terminal_at).is_some());
-        self.file.sync_data().inspect_err(|_| self.damaged.store(true, Relaxed))?;
+        let synced = crash::fault("sync-fails").and_then(|()| self.file.sync_data());
+        synced.inspect_err(|_| self.damaged.store(true, Relaxed))?;
         if self.damaged.load(Relaxed) {
             return Ok(());
         }
         self.begun.store(begun, Release);
         self.closed.store(closed, Release);
-        for (at, mark) in [(BEGUN_AT, begun), (CLOSED_AT, closed)] {
-            if let Some(word) = self.word(at) {
-                word.store(mark_word(mark).to_le(), Relaxed);
-            }
-        }
+        self.mark(BEGUN_AT, mark_word(begun));
+        self.mark(CLOSED_AT, mark_word(closed));
         Ok(())
+    }
+
+    /// Says in the header that the segment is finished, once it is, so that a later start need not read all of it.
+    pub(super) fn mark_finished(&self) {
+        let finished = Finished { end: self.end.load(Acquire), last: self.last() };
+        let is_marked = self.word(LAST_AT).is_some_and(|word| word.load(Relaxed) != 0);
+        if !self.live || is_marked || self.closed.load(Relaxed) != finished.end {
+            return;
+        }
+        self.mark(END_AT, mark_word(finished.end));
+        self.mark(LAST_AT, finished.last_word());
+    }
+
+    fn mark(&self, at: usize, word: u64) {
+        if let Some(place) = self.word(at) {
+            place.store(word.to_le(), Relaxed);
+        }
     }
 
     /// Up to where all intents are on disk, and whether that is all that this segment will ever have.
@@ -269,7 +297,8 @@ impl Segment {
     fn walk(&self, from: usize, is_passed: impl Fn(usize) -> bool) -> usize {
         let mut at = from;
         while let Some((intent_bytes, room)) = self.published(at).and_then(record::extent) {
-            if !is_passed(at + intent_bytes) {
+            // What has no room beyond itself stands alone: no terminal follows it.
+            if intent_bytes < room && !is_passed(at + intent_bytes) {
                 break;
             }
             at += room;
@@ -287,7 +316,7 @@ impl Segment {
     }
 }
 
-/// What one call has taken of a segment, written from its start on. It keeps the segment alive.
+/// What a call, or a note of one, has taken of a segment, written from its start on. It keeps the segment alive.
 pub(super) struct Room {
     segment: Arc<Segment>,
     next: usize,
@@ -296,7 +325,12 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn counts(&self) -> &JournalCounts {
-        &self.segment.counts
+        &self.segment.home.counts
+    }
+
+    /// Who gives room for what the call writes beside its two ends; nobody once the journal is closed.
+    pub(super) fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.segment.home.keeper.get()?.upgrade()
     }
 
     /// Writes the next record of the call: its body, then, so that readers see all or nothing, its first word.

@@ -5,33 +5,46 @@ use super::header::DATA_START;
 use super::keeper::Keeper;
 use super::record::{self, Header, Kind, Position};
 use super::segment::{Look, Segment};
-use crate::clock;
+use crate::{clock, crash};
 use async_trait::async_trait;
-use filters::ports::{Intent, Terminal};
+use filters::ports::{Amendment, FailedAttempt, Intent, Terminal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Most calls of one shipment: one transaction of the ledger.
-const BATCH_CALLS_MAX: usize = SHIP_SOON_CALLS as usize;
+/// Most records of one shipment, a call being one: one transaction of the ledger.
+const BATCH_RECORDS_MAX: usize = SHIP_SOON_CALLS as usize;
 /// A ledger that fails is asked again after `ship_ms`, twice that, … and at the latest after this.
 const BACK_OFF_MS_MAX: u64 = 5_000;
 
-/// Where calls go. It takes each call once: one that it has by its request id is not counted again.
+/// Where calls go. It takes each record once: one that it has is not counted again.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Takes calls and the node's checkpoint, both or neither, and says how many of the calls were new. A checkpoint
-    /// replaces the one before, even if it is lower.
-    async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, LedgerError>;
+    /// Takes all of a node's shipment or nothing of it, and says how many of the calls were new.
+    async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError>;
 
     /// The node's checkpoint, if it has ever shipped.
     async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, LedgerError>;
+}
+
+/// What goes to the ledger in one piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shipment {
+    /// Ended calls. One that is known by its request id changes nothing.
+    pub calls: Vec<(Intent, Terminal)>,
+    /// Candidates that did not answer, of calls that have ended or are still open. Known by call and number.
+    pub attempts: Vec<FailedAttempt>,
+    /// What came after calls' ends. Known by call and sequence.
+    pub amendments: Vec<Amendment>,
+    /// Replaces the node's checkpoint, even if that is higher.
+    pub checkpoint: Checkpoint,
+}
+
+impl Shipment {
+    fn records(&self) -> usize {
+        self.calls.len() + self.attempts.len() + self.amendments.len()
+    }
 }
 
 /// A place in a node's journal below which every call is in the ledger.
@@ -62,22 +75,36 @@ pub struct Shipper {
     /// Where the next call is looked for.
     segment: Arc<Segment>,
     offset: usize,
-    /// Calls below that are not in the ledger yet, in the journal's order: those in flight and a batch at most.
+    /// Records below that are not in the ledger yet, in the journal's order: calls in flight and a batch at most.
     waiting: Vec<Waiting>,
 }
 
 struct Waiting {
     segment: Arc<Segment>,
-    intent_at: usize,
-    terminal_at: usize,
+    at: usize,
+    awaited: Awaited,
     /// Whether the shipment that is being made has it.
     taken: bool,
 }
 
+/// What waits to be shipped.
+#[derive(Clone, Copy)]
+enum Awaited {
+    Call { terminal_at: usize },
+    Attempt,
+    Amendment,
+}
+
 #[derive(Default)]
 struct Batch {
-    calls: Vec<(Intent, Terminal)>,
+    shipment: Shipment,
     unreadable: u64,
+}
+
+/// What a shipment had in it.
+struct Shipped {
+    records: usize,
+    calls: usize,
 }
 
 impl Shipper {
@@ -129,31 +156,34 @@ impl Shipper {
         let mut total = 0;
         loop {
             match self.ship_batch().await? {
-                0 => return Ok(total),
-                shipped => total += shipped,
+                Shipped { records: 0, .. } => return Ok(total),
+                Shipped { calls, .. } => total += calls,
             }
         }
     }
 
     /// Ships what waits, then again while a whole batch waits: small shipments cost the ledger more than they are worth.
     async fn ship_full_batches(&mut self) -> Result<(), LedgerError> {
-        while self.ship_batch().await? == BATCH_CALLS_MAX {}
+        while self.ship_batch().await?.records >= BATCH_RECORDS_MAX {}
         Ok(())
     }
 
-    async fn ship_batch(&mut self) -> Result<usize, LedgerError> {
-        let batch = self.collect();
+    async fn ship_batch(&mut self) -> Result<Shipped, LedgerError> {
+        let Batch { mut shipment, unreadable } = self.collect();
+        shipment.checkpoint = self.checkpoint();
         let counts = Arc::clone(self.keeper.counts());
-        let oldest = batch.calls.iter().map(|(_, terminal)| terminal.ended).min();
+        let oldest = shipment.calls.iter().map(|(_, terminal)| terminal.ended).min();
         counts.lag_ms.store(oldest.map_or(0, |ended| clock::now().since(ended)), Relaxed);
-        let shipped = batch.calls.len();
-        if shipped > 0 {
-            let sent = self.ledger.ship(&self.node, &batch.calls, self.checkpoint()).await;
+        let shipped = Shipped { records: shipment.records(), calls: shipment.calls.len() };
+        if shipped.records > 0 {
+            crash::point("before-ship");
+            let sent = self.ledger.ship(&self.node, &shipment).await;
+            crash::point("after-ship");
             sent.inspect_err(|_| _ = counts.ship_failures.fetch_add(1, Relaxed))?;
         }
-        counts.shipped.fetch_add(shipped as u64, Relaxed);
-        counts.corrupt.fetch_add(batch.unreadable, Relaxed);
-        if shipped < BATCH_CALLS_MAX {
+        counts.shipped.fetch_add(shipped.calls as u64, Relaxed);
+        counts.corrupt.fetch_add(unreadable, Relaxed);
+        if shipped.records < BATCH_RECORDS_MAX {
             counts.lag_ms.store(0, Relaxed);
         }
         self.waiting.retain(|waiting| !waiting.taken);
@@ -161,15 +191,15 @@ impl Shipper {
         Ok(shipped)
     }
 
-    /// Takes ended calls: first of those that were open when last looked at, then of those that have begun since.
+    /// Takes what is complete: first of what was open when last looked at, then of what has come since.
     fn collect(&mut self) -> Batch {
         let mut batch = Batch::default();
         for waiting in &mut self.waiting {
             // A shipment that failed, or whose future was dropped, has shipped nothing.
-            waiting.taken = batch.calls.len() < BATCH_CALLS_MAX && batch.take(waiting);
+            waiting.taken = batch.has_room() && batch.take(waiting);
         }
-        while batch.calls.len() < BATCH_CALLS_MAX
-            && let Some(mut waiting) = self.next_call()
+        while batch.has_room()
+            && let Some(mut waiting) = self.next_record()
         {
             waiting.taken = batch.take(&waiting);
             self.waiting.push(waiting);
@@ -177,14 +207,14 @@ impl Shipper {
         batch
     }
 
-    fn next_call(&mut self) -> Option<Waiting> {
+    fn next_record(&mut self) -> Option<Waiting> {
         loop {
             let segment = Arc::clone(&self.segment);
             match segment.look(self.offset) {
-                Look::Call(header) => {
-                    let call = Waiting::new(&segment, self.offset, &header);
+                Look::Call(header) | Look::Note(header) => {
+                    let record = Waiting::new(&segment, self.offset, &header);
                     self.offset += header.room;
-                    return Some(call);
+                    return Some(record);
                 }
                 Look::Skip(bytes) => self.offset += bytes,
                 Look::Wait => return None,
@@ -197,11 +227,11 @@ impl Shipper {
         }
     }
 
-    /// Below it everything is in the ledger once the calls that are taken are.
+    /// Below it everything is in the ledger once what is taken is.
     fn checkpoint(&self) -> Checkpoint {
         let first_open = self.waiting.iter().find(|waiting| !waiting.taken);
         let (segment, offset) = match first_open {
-            Some(waiting) => (waiting.segment.number, waiting.intent_at),
+            Some(waiting) => (waiting.segment.number, waiting.at),
             None => (self.segment.number, self.offset),
         };
         Checkpoint { segment, offset: offset as u64 }
@@ -216,42 +246,72 @@ impl Shipper {
                 segment.let_go_below(segment.bytes());
             }
         }
-        let needed = first_in(self.segment.number).map_or(self.offset, |waiting| waiting.intent_at);
+        let needed = first_in(self.segment.number).map_or(self.offset, |waiting| waiting.at);
         self.segment.let_go_below(needed);
     }
 }
 
 impl Batch {
-    /// Whether the call is done with: it is in the batch, or nothing of it could be.
-    fn take(&mut self, call: &Waiting) -> bool {
-        if call.is_open() {
+    fn has_room(&self) -> bool {
+        self.shipment.records() < BATCH_RECORDS_MAX
+    }
+
+    /// Whether the record is done with: it is in the batch, or nothing of it could be.
+    fn take(&mut self, record: &Waiting) -> bool {
+        if record.is_open() {
             return false;
         }
-        match call.read() {
-            Some(ended) => self.calls.push(ended),
-            // Recovery has counted those that it found.
-            None => self.unreadable += u64::from(call.segment.is_live()),
-        }
+        let shipment = &mut self.shipment;
+        let is_read = match record.awaited {
+            Awaited::Call { terminal_at } => put(&mut shipment.calls, record.read_call(terminal_at)),
+            Awaited::Attempt => put(&mut shipment.attempts, record.read_note(record::read_attempt)),
+            Awaited::Amendment => put(&mut shipment.amendments, record.read_note(record::read_amendment)),
+        };
+        // Recovery has counted those that it found.
+        self.unreadable += u64::from(!is_read && record.segment.is_live());
         true
     }
 }
 
+fn put<T>(list: &mut Vec<T>, item: Option<T>) -> bool {
+    let is_there = item.is_some();
+    list.extend(item);
+    is_there
+}
+
 impl Waiting {
-    fn new(segment: &Arc<Segment>, intent_at: usize, intent: &Header) -> Self {
-        let terminal_at = intent_at + record::slots_bytes(intent.length);
-        Self { segment: Arc::clone(segment), intent_at, terminal_at, taken: false }
+    fn new(segment: &Arc<Segment>, at: usize, header: &Header) -> Self {
+        let awaited = match header.kind {
+            Kind::Attempt => Awaited::Attempt,
+            Kind::Amend => Awaited::Amendment,
+            Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void => {
+                Awaited::Call { terminal_at: at + record::slots_bytes(header.length) }
+            }
+        };
+        Self { segment: Arc::clone(segment), at, awaited, taken: false }
     }
 
     /// Whether its end may still come. Not that of an earlier process: recovery has closed those that can be closed.
     fn is_open(&self) -> bool {
-        self.segment.is_live() && self.segment.published(self.terminal_at).is_none()
+        match self.awaited {
+            Awaited::Call { terminal_at } => self.segment.is_live() && self.segment.published(terminal_at).is_none(),
+            Awaited::Attempt | Awaited::Amendment => false,
+        }
     }
 
-    fn read(&self) -> Option<(Intent, Terminal)> {
-        let (intent, header) = self.record_at(self.intent_at, Kind::Intent)?;
+    fn read_call(&self, terminal_at: usize) -> Option<(Intent, Terminal)> {
+        let (intent, header) = self.record_at(self.at, Kind::Intent)?;
         let intent = record::read_intent(intent, &header)?;
-        let (terminal, header) = self.record_at(self.terminal_at, Kind::Terminal)?;
-        Some((intent, record::read_terminal(terminal, &header)?))
+        let (terminal, header) = self.record_at(terminal_at, Kind::Terminal)?;
+        let mut terminal = record::read_terminal(terminal, &header)?;
+        terminal.reserved = terminal.reserved.max(intent.reserved);
+        Some((intent, terminal))
+    }
+
+    fn read_note<T>(&self, read: fn(&[u8], &Header) -> Option<T>) -> Option<T> {
+        let bytes = self.segment.published(self.at)?;
+        let header = record::check(bytes, Position { segment: self.segment.number, offset: self.at }).ok()?;
+        read(bytes, &header)
     }
 
     fn record_at(&self, offset: usize, kind: Kind) -> Option<(&[u8], Header)> {
@@ -270,9 +330,11 @@ fn backlog(segments: &[Arc<Segment>], from: Position) -> u64 {
             match segment.look(offset) {
                 Look::Call(header) => {
                     let call = Waiting::new(segment, offset, &header);
-                    calls += u64::from(call.record_at(call.terminal_at, Kind::Terminal).is_some());
+                    let terminal_at = offset + record::slots_bytes(header.length);
+                    calls += u64::from(call.record_at(terminal_at, Kind::Terminal).is_some());
                     offset += header.room;
                 }
+                Look::Note(header) => offset += header.room,
                 Look::Skip(bytes) => offset += bytes,
                 Look::Wait | Look::End => break,
             }

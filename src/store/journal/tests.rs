@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod before;
+
 use super::record::{Draft, Position};
 use super::*;
 use async_trait::async_trait;
@@ -23,6 +25,8 @@ const NOW: EpochMs = EpochMs(1_700_000_000_000);
 #[derive(Default)]
 struct MemoryLedger {
     calls: Mutex<HashMap<u128, (Intent, Terminal)>>,
+    attempts: Mutex<Vec<FailedAttempt>>,
+    amendments: Mutex<Vec<Amendment>>,
     checkpoint: Mutex<Option<Checkpoint>>,
     handed: AtomicU64,
     is_down: AtomicBool,
@@ -42,24 +46,21 @@ impl MemoryLedger {
 
 #[async_trait]
 impl Ledger for MemoryLedger {
-    async fn ship(
-        &self,
-        node: &str,
-        calls: &[(Intent, Terminal)],
-        checkpoint: Checkpoint,
-    ) -> Result<usize, LedgerError> {
+    async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
         assert!(node.starts_with("node_") && node.len() == 37);
         if self.is_down.load(Relaxed) {
             return Err(LedgerError("scripted".into()));
         }
         let mut known = self.calls.lock().unwrap();
-        let new = calls.iter().filter(|(intent, terminal)| {
+        let new = shipment.calls.iter().filter(|(intent, terminal)| {
             assert_eq!(intent.call, terminal.call);
             known.insert(intent.call.0, (intent.clone(), terminal.clone())).is_none()
         });
         let new = new.count();
-        *self.checkpoint.lock().unwrap() = Some(checkpoint);
-        self.handed.fetch_add(calls.len() as u64, Relaxed);
+        *self.checkpoint.lock().unwrap() = Some(shipment.checkpoint);
+        self.attempts.lock().unwrap().extend_from_slice(&shipment.attempts);
+        self.amendments.lock().unwrap().extend_from_slice(&shipment.amendments);
+        self.handed.fetch_add(shipment.calls.len() as u64, Relaxed);
         Ok(new)
     }
 
@@ -113,6 +114,7 @@ fn terminal(call: u128) -> Terminal {
         tier: Tier::Standard,
         usage: Usage::of(71, 30),
         charge: NanoUsd(900),
+        reserved: NanoUsd(5_000),
         attempts: 1,
         ended: NOW.plus(5),
         first_byte_ms: 3,
@@ -120,7 +122,7 @@ fn terminal(call: u128) -> Terminal {
 }
 
 fn open(settings: &Settings) -> (Journal, Recovered) {
-    Journal::open(settings.clone(), NOW.plus(60_000)).expect("the journal opens")
+    Journal::open(settings.clone(), None, NOW.plus(60_000)).expect("the journal opens")
 }
 
 fn whole_call(journal: &Journal, call: u128) {
@@ -303,7 +305,7 @@ async fn torn_records_and_holes_are_skipped_and_made_readable() {
     let places = places(&path);
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     // As after a power cut: nothing is promised, one intent is torn, one was never written, one terminal is torn.
-    file.write_all_at(&[0; 16], header::BEGUN_AT as u64).unwrap();
+    file.write_all_at(&[0; 32], header::BEGUN_AT as u64).unwrap();
     flip(&path, places[1].0 + 50);
     file.write_all_at(&vec![0; (places[3].0 - places[2].0) as usize], places[2].0).unwrap();
     flip(&path, places[3].1 + 50);
@@ -470,11 +472,11 @@ async fn old_shipped_segments_go_and_unshipped_ones_stay() {
 fn a_second_process_is_told_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(&small(dir.path()));
-    let refused = Journal::open(small(dir.path()), NOW).err().expect("the directory is held").to_string();
+    let refused = Journal::open(small(dir.path()), None, NOW).err().expect("the directory is held").to_string();
     assert!(refused.contains(&dir.path().join("journal").display().to_string()), "{refused}");
     assert!(refused.contains("a data directory of its own"), "{refused}");
     drop(journal);
-    assert!(Journal::open(small(dir.path()), NOW).is_ok());
+    assert!(Journal::open(small(dir.path()), None, NOW).is_ok());
 }
 
 #[test]
@@ -485,18 +487,18 @@ fn what_is_not_this_journal_is_refused_by_name() {
     }
     let mine = only_segment(&roomy(here.path()));
     std::fs::copy(only_segment(&roomy(there.path())), &mine).unwrap();
-    assert!(matches!(Journal::open(roomy(here.path()), NOW), Err(OpenError::Foreign { path }) if path == mine));
+    assert!(matches!(Journal::open(roomy(here.path()), None, NOW), Err(OpenError::Foreign { path }) if path == mine));
     flip(&mine, 20);
-    let refused = Journal::open(roomy(here.path()), NOW);
+    let refused = Journal::open(roomy(here.path()), None, NOW);
     assert!(matches!(refused, Err(OpenError::Header { flaw: HeaderFlaw::Unreadable, .. })));
     std::fs::write(here.path().join("journal/node"), "node_?\n").unwrap();
-    assert!(matches!(Journal::open(roomy(here.path()), NOW), Err(OpenError::Node { .. })));
+    assert!(matches!(Journal::open(roomy(here.path()), None, NOW), Err(OpenError::Node { .. })));
     for wrong in [
         Settings { segment_bytes: 5000, ..small(here.path()) },
         Settings { bytes_max: 8192, ..small(here.path()) },
         Settings { sync_ms: 0, ..small(here.path()) },
     ] {
-        assert!(matches!(Journal::open(wrong, NOW), Err(OpenError::Settings(_))));
+        assert!(matches!(Journal::open(wrong, None, NOW), Err(OpenError::Settings(_))));
     }
 }
 
@@ -574,8 +576,199 @@ fn the_format_is_the_one_that_was_released() {
     let place = Position { segment: 1, offset: 4096 };
     let mut draft = Draft::intent(&intent(1));
     draft.set_room(512);
+    let notes = [
+        Draft::progress(&progress(1, 1, 700)).at(place),
+        Draft::attempt(&attempt(1, 1)).at(place),
+        Draft::amendment(&amendment(1, 1)).at(place),
+    ]
+    .map(crc32fast::hash);
     let written =
         [draft.at(place), Draft::terminal(&terminal(1)).at(place), Draft::void(64).at(place)].map(crc32fast::hash);
     // When this fails, the format's number must grow, and the old one must still be read.
-    assert_eq!(written, [2_574_024_259, 3_268_630_682, 2_655_049_537]);
+    assert_eq!(written, [2_574_024_259, 4_009_030_863, 2_655_049_537]);
+    assert_eq!(notes, [1_563_442_652, 1_643_397_780, 3_753_322_621]);
+}
+
+fn attempt(call: u128, number: u8) -> FailedAttempt {
+    let error = Some(filters::denied::Code::UpstreamTimeout);
+    FailedAttempt { call: CallId(call), number, provider: "azure".into(), status: 0, error, at: NOW.plus(1) }
+}
+
+fn progress(call: u128, sequence: u32, charge: i64) -> Progress {
+    let usage = Usage::of(70, u64::from(sequence));
+    Progress { call: CallId(call), sequence, reserved: NanoUsd(8_000), usage, charge: NanoUsd(charge) }
+}
+
+fn amendment(call: u128, sequence: u32) -> Amendment {
+    let Intent { key, org, shares, .. } = intent(call);
+    let (usage, charge) = (Usage::of(0, 12), NanoUsd(120));
+    Amendment { call: CallId(call), sequence, key, org, usage, charge, shares, at: NOW.plus(90) }
+}
+
+#[tokio::test]
+async fn notes_are_shipped_once_beside_open_and_ended_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small(dir.path());
+    let (journal, _) = open(&settings);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut shipper = journal.shipper(ledger.clone()).await.unwrap();
+    let mut running = journal.begin(&intent(1)).unwrap();
+    running.attempt(&attempt(1, 1));
+    running.progress(&progress(1, 1, 700));
+    whole_call(&journal, 2);
+    journal.amend(&amendment(2, 1)).unwrap();
+    ledger.is_down.store(true, Relaxed);
+    assert!(shipper.ship_all().await.is_err());
+    ledger.is_down.store(false, Relaxed);
+    assert_eq!(shipper.ship_all().await.unwrap(), 1, "calls are counted");
+    let shipped = || (ledger.attempts.lock().unwrap().clone(), ledger.amendments.lock().unwrap().clone());
+    assert_eq!(shipped(), (vec![attempt(1, 1)], vec![amendment(2, 1)]));
+    // Of those that fill segments beside an open call, each is found once too.
+    (2..200).for_each(|number| running.attempt(&attempt(1, number)));
+    running.end(&terminal(1));
+    assert_eq!(shipper.ship_all().await.unwrap(), 1);
+    let all: Vec<_> = (1..200).map(|number| attempt(1, number)).collect();
+    assert_eq!(shipped(), (all, vec![amendment(2, 1)]));
+    drop(journal);
+    let facts = facts(dir.path(), *ledger.checkpoint.lock().unwrap()).unwrap();
+    assert_eq!(facts, JournalFacts::default());
+    drop(shipper);
+    reopen_and_ship(&settings, &ledger).await;
+    assert_eq!(shipped().0.len(), 199, "the checkpoint has passed them");
+}
+
+#[tokio::test]
+async fn a_full_journal_leaves_notes_out_and_still_ends_its_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { bytes_max: 2 * 8192, ..small(dir.path()) };
+    let (journal, _) = open(&settings);
+    let mut running = journal.begin(&intent(1_000)).unwrap();
+    let mut calls = 0;
+    while journal.begin(&intent(calls)).map(|begun| begun.end(&terminal(calls))).is_ok() {
+        calls += 1;
+    }
+    // What a call does not fit into may have room for a note or two.
+    (0..20).for_each(|sequence| running.progress(&progress(1_000, sequence, 700)));
+    assert!(journal.counts().left_out.load(Relaxed) >= 16);
+    assert_eq!(journal.amend(&amendment(1, 1)), Err(JournalFull));
+    running.end(&terminal(1_000));
+    let ledger = Arc::new(MemoryLedger::default());
+    assert_eq!(journal.shipper(ledger.clone()).await.unwrap().ship_all().await.unwrap() as u128, calls + 1);
+    assert_eq!(ledger.call(1_000).1, terminal(1_000));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_the_disk_is_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // Without somebody who waits the next sync would come in a minute.
+    let settings = Settings { sync: SyncMode::Each, sync_ms: 60_000, ..roomy(dir.path()) };
+    let (journal, _) = open(&settings);
+    for call in 0..3 {
+        whole_call(&journal, call);
+        let durable = journal.durable().expect("each call may wait");
+        tokio::time::timeout(Duration::from_secs(10), durable).await.expect("synced at once");
+        let marks = header::Marks::decode(&std::fs::read(only_segment(&settings)).unwrap());
+        let places = places(&only_segment(&settings));
+        assert!(marks.closed as u64 > places[usize::try_from(call).unwrap()].1, "its end is on disk");
+    }
+    // Those that wait together are served together.
+    whole_call(&journal, 3);
+    let together = (0..50).map(|_| journal.durable().unwrap());
+    let together = futures_util::future::join_all(together);
+    tokio::time::timeout(Duration::from_secs(10), together).await.expect("synced at once");
+    let other = tempfile::tempdir().unwrap();
+    assert!(open(&roomy(other.path())).0.durable().is_none(), "nobody waits unless it is asked for");
+}
+
+#[tokio::test]
+async fn a_call_is_recovered_by_its_last_progress() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small(dir.path());
+    let (journal, _) = open(&settings);
+    let [mut moved, mut beyond, mut ended] = [1, 2, 3].map(|call| journal.begin(&intent(call)).unwrap());
+    // In later segments than the call's own, and not in their order.
+    for sequence in [1, 2, 40, 3].into_iter().chain(4..40) {
+        moved.progress(&progress(1, sequence, 700 + i64::from(sequence)));
+    }
+    beyond.progress(&progress(2, 1, 9_999));
+    ended.progress(&progress(3, 1, 800));
+    ended.end(&terminal(3));
+    let untouched = journal.begin(&intent(4)).unwrap();
+    drop((moved, beyond, untouched, journal));
+    let ledger = Arc::new(MemoryLedger::default());
+    let recovered = reopen_and_ship(&settings, &ledger).await;
+    assert_eq!(recovered, Recovered { calls: 4, recovered: 3, ..Recovered::default() });
+    let end = |call| {
+        let (_, end) = ledger.call(call);
+        (end.outcome, end.usage, end.charge.0, end.reserved.0)
+    };
+    assert_eq!(end(1), (Outcome::Recovered, Usage::of(70, 40), 740, 8_000));
+    assert_eq!(end(2), (Outcome::Recovered, Usage::of(70, 1), 8_000, 8_000), "never above what was set aside");
+    assert_eq!(end(3), (Outcome::Complete, Usage::of(71, 30), 900, 5_000));
+    assert_eq!(end(4), (Outcome::Recovered, Usage::of(70, 0), 600, 5_000));
+}
+
+#[tokio::test]
+async fn a_torn_progress_leaves_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = roomy(dir.path());
+    let (journal, _) = open(&settings);
+    let mut running = journal.begin(&intent(1)).unwrap();
+    running.progress(&progress(1, 1, 700));
+    running.progress(&progress(1, 2, 800));
+    drop((running, journal));
+    let path = only_segment(&settings);
+    let bytes = std::fs::read(&path).unwrap();
+    let notes = scan::Scanner::new(&bytes, 1).filter_map(|item| match item {
+        scan::Item::Note { offset, .. } => Some(offset as u64),
+        _ => None,
+    });
+    let last = notes.last().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 32], header::BEGUN_AT as u64).unwrap();
+    flip(&path, last + 50);
+    let ledger = Arc::new(MemoryLedger::default());
+    let recovered = reopen_and_ship(&settings, &ledger).await;
+    assert_eq!((recovered.recovered, recovered.torn, recovered.corrupt), (1, 1, 0));
+    assert_eq!((ledger.call(1).1.charge, ledger.call(1).1.usage), (NanoUsd(700), Usage::of(70, 1)));
+}
+
+#[tokio::test]
+async fn finished_and_shipped_segments_are_not_read_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small(dir.path());
+    let (journal, _) = open(&settings);
+    let ledger = Arc::new(MemoryLedger::default());
+    let mut shipper = journal.shipper(ledger.clone()).await.unwrap();
+    (0..40).for_each(|call| whole_call(&journal, call));
+    let long = journal.begin(&intent(100)).unwrap();
+    (41..80).for_each(|call| whole_call(&journal, call));
+    shipper.ship_all().await.unwrap();
+    long.end(&terminal(100));
+    (80..90).for_each(|call| whole_call(&journal, call));
+    shipper.ship_all().await.unwrap();
+    let paths = || recovery::segments_in(&directory_of(dir.path())).unwrap();
+    let is_finished = |path: &Path| header::Finished::decode(&std::fs::read(path).unwrap()).is_some();
+    until("the segments to be finished", || {
+        let paths = paths();
+        paths[..paths.len() - 2].iter().all(|(_, path)| is_finished(path))
+    });
+    drop((shipper, journal));
+    let checkpoint = ledger.checkpoint.lock().unwrap().unwrap();
+    let below = paths().iter().filter(|(number, _)| *number < checkpoint.segment).count();
+    assert!(below > 5);
+    let start = |shipped| Journal::open(settings.clone(), shipped, NOW.plus(60_000)).unwrap();
+    let (again, some) = start(Some(checkpoint));
+    assert!(some.calls < 10, "{some:?}");
+    // Whoever asks for everything again gets what was not read, too.
+    *ledger.checkpoint.lock().unwrap() = None;
+    ledger.calls.lock().unwrap().clear();
+    assert_eq!(again.shipper(ledger.clone()).await.unwrap().ship_all().await.unwrap(), 90);
+    drop(again);
+    assert_eq!(start(None).1, Recovered { calls: 90, ..Recovered::default() });
+    // What is not finished is read, wherever the checkpoint is: here, because a mark is damaged.
+    let (_, first) = &paths()[0];
+    flip(first, header::CLOSED_AT as u64);
+    let (_, more) = start(Some(Checkpoint { segment: u64::MAX, offset: 0 }));
+    assert!((1..20).contains(&more.calls), "{more:?}");
 }

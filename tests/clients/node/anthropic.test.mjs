@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
-import { countingFetch, errorOf, startDemo } from './demo.mjs';
+import { countingFetch, errorOf, startDemo, startUnpriced } from './demo.mjs';
 
 const model = 'claude-sonnet-4-6';
 const hello = { model, max_tokens: 1000, messages: [{ role: 'user', content: 'Say hello to the gateway.' }] };
@@ -98,6 +98,7 @@ test('bad key is refused', async () => {
   const refused = await errorOf(clientWith(demo.key.slice(0, -1)).messages.create(hello));
   assert.ok(refused instanceof Anthropic.AuthenticationError);
   assert.equal(refused.type, 'authentication_error');
+  assert.equal(refused.errorCode, 'invalid_api_key');
   assert.equal(refused.error.error.code, 'invalid_api_key');
   assert.equal(refused.error.request_id, refused.requestID);
 });
@@ -106,6 +107,17 @@ test('unknown model is refused', async () => {
   const refused = await errorOf(client.messages.create({ ...hello, model: 'no-such-model' }));
   assert.ok(refused instanceof Anthropic.NotFoundError);
   assert.equal(refused.error.error.code, 'model_not_found');
+});
+
+test('model without a price is refused and not retried', async (context) => {
+  const unpriced = await startUnpriced(demo, 'anthropic', model);
+  context.after(() => unpriced.stop());
+  const counted = countingFetch();
+  const unserved = new Anthropic({ baseURL: unpriced.gateway, apiKey: unpriced.key, fetch: counted.fetch });
+  const refused = await errorOf(unserved.messages.create(hello));
+  assert.ok(refused instanceof Anthropic.UnprocessableEntityError);
+  assert.equal(refused.errorCode, 'model_unpriced');
+  assert.equal(counted.requests, 1);
 });
 
 test('exhausted key is refused and not retried', async () => {

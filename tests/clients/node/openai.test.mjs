@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import OpenAI from 'openai';
-import { countingFetch, errorOf, startDemo } from './demo.mjs';
+import { countingFetch, errorOf, startDemo, startUnpriced } from './demo.mjs';
 
 const model = 'gpt-4o-mini';
 const hello = [{ role: 'user', content: 'Say hello to the gateway.' }];
@@ -125,6 +125,18 @@ test('unknown model is refused', async () => {
   const refused = await errorOf(client.chat.completions.create({ model: 'no-such-model', messages: hello }));
   assert.ok(refused instanceof OpenAI.NotFoundError);
   assert.equal(refused.code, 'model_not_found');
+});
+
+test('model without a price is refused and not retried', async (context) => {
+  const unpriced = await startUnpriced(demo, 'openai', model);
+  context.after(() => unpriced.stop());
+  const counted = countingFetch();
+  const unserved = new OpenAI({ baseURL: `${unpriced.gateway}/v1`, apiKey: unpriced.key, fetch: counted.fetch });
+  const refused = await errorOf(unserved.chat.completions.create({ model, messages: hello }));
+  assert.ok(refused instanceof OpenAI.UnprocessableEntityError);
+  assert.equal(refused.code, 'model_unpriced');
+  assert.equal(refused.param, 'model');
+  assert.equal(counted.requests, 1);
 });
 
 test('exhausted key is refused and not retried', async () => {

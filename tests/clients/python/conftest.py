@@ -6,7 +6,12 @@ import os
 import pathlib
 import selectors
 import signal
+import socket
 import subprocess
+import time
+import types
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -27,6 +32,7 @@ class Demo:
         self.key = about["key"]
         self.org = about["org"]
         self.data = about["data"]
+        self.simulated_provider = about["simulated_provider"]
         self.names = (f"client-{number}" for number in itertools.count())
 
     def make_key(self, **limits):
@@ -60,3 +66,75 @@ def demo(tmp_path_factory):
     finally:
         process.kill()
         process.wait()
+
+
+CONFIGURATION = """
+[gateway]
+listen = ["{gateway}"]
+[gateway.limits]
+drain_delay_ms = 0
+[control]
+listen = "{control}"
+[metrics]
+listen = "{metrics}"
+"""
+SERVED = """
+[providers.{protocol}]
+protocol = "{protocol}"
+base_url = "{simulated_provider}/v1"
+credentials = [{{ value = "sk-simulated" }}]
+"""
+PRICED_LATER = """
+[[models]]
+id = "{model}"
+context_tokens = 1000
+output_tokens_max = 1000
+output_limit_field = "max_tokens"
+candidates = [{{ provider = "{protocol}", model = "{model}" }}]
+[[models.prices]]
+from = "2999-01-01"
+input = "1"
+output = "1"
+"""
+
+
+@pytest.fixture(scope="session")
+def unpriced(demo, tmp_path_factory):
+    """A gateway before the demo's provider whose models have no price yet."""
+    directory = tmp_path_factory.mktemp("unpriced")
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    names = ["gateway", "control", "metrics"]
+    addresses = {name: f"127.0.0.1:{listener.getsockname()[1]}" for name, listener in zip(names, held)}
+    served = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-6"}
+    about = {"simulated_provider": demo.simulated_provider}
+    sections = [SERVED.format(protocol=protocol, **about) for protocol in served]
+    models = [PRICED_LATER.format(protocol=protocol, model=model) for protocol, model in served.items()]
+    (directory / "tollgate.toml").write_text(CONFIGURATION.format(**addresses) + "".join(sections))
+    (directory / "models.toml").write_text("".join(models))
+
+    def record(*command):
+        command = [BINARY, *command, "--data", str(directory / "data"), "--json"]
+        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+    org = record("org", "create", "clients")["id"]
+    key = record("key", "create", "--org", org, "--name", "clients")["token"]
+    for listener in held:
+        listener.close()
+    log = directory / "log"
+    process = subprocess.Popen([BINARY, "serve", "--config", str(directory / "tollgate.toml")], stderr=log.open("w"))
+    try:
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not is_ready(addresses["metrics"]):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+        yield types.SimpleNamespace(gateway="http://" + addresses["gateway"], key=key)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_ready(address):
+    try:
+        return urllib.request.urlopen(f"http://{address}/readyz", timeout=5).status == 200
+    except urllib.error.URLError:
+        return False

@@ -102,6 +102,7 @@ def test_bad_key_is_refused(demo):
         client_with(demo, demo.key[:-1]).messages.create(model=MODEL, messages=HELLO, max_tokens=10)
     assert refused.value.status_code == 401
     assert refused.value.type == "authentication_error"
+    assert refused.value.error_code == "invalid_api_key"
     assert refused.value.body["error"]["code"] == "invalid_api_key"
     assert refused.value.body["request_id"] == refused.value.request_id
 
@@ -111,6 +112,16 @@ def test_unknown_model_is_refused(client):
         client.messages.create(model="no-such-model", messages=HELLO, max_tokens=10)
     assert refused.value.status_code == 404
     assert refused.value.body["error"]["code"] == "model_not_found"
+
+
+def test_model_without_a_price_is_refused_and_not_retried(unpriced):
+    client, sent = counting_client(unpriced, unpriced.key)
+    with pytest.raises(anthropic.UnprocessableEntityError) as refused:
+        client.messages.create(model=MODEL, messages=HELLO, max_tokens=10)
+    assert refused.value.status_code == 422
+    assert refused.value.type == "invalid_request_error"
+    assert refused.value.error_code == "model_unpriced"
+    assert len(sent) == 1
 
 
 def test_exhausted_key_is_refused_and_not_retried(demo):

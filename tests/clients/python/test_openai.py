@@ -122,6 +122,16 @@ def test_unknown_model_is_refused(client):
     assert refused.value.code == "model_not_found"
 
 
+def test_model_without_a_price_is_refused_and_not_retried(unpriced):
+    client, sent = counting_client(unpriced, unpriced.key)
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        client.chat.completions.create(model=MODEL, messages=HELLO)
+    assert refused.value.status_code == 422
+    assert refused.value.code == "model_unpriced"
+    assert refused.value.param == "model"
+    assert len(sent) == 1
+
+
 def test_exhausted_key_is_refused_and_not_retried(demo):
     # 100 output tokens are $0.00006, so the limit pays for one call and not for two.
     client, sent = counting_client(demo, demo.make_key(limit="0.0001"))

@@ -219,6 +219,9 @@ fn assert_is(shape: Shape, code: &str, answer: &Answer) {
     let id_holder = if is_anthropic { &body } else { error };
     assert_eq!(id_holder["request_id"], id, "{said}");
     assert_eq!(error.get("param").is_some(), shape == Shape::Openai, "{said}");
+    let details = is_anthropic.then(|| serde_json::json!({ "error_code": code }));
+    assert_eq!(error.get("details"), details.as_ref(), "{said}");
+    assert_eq!(answer.header("allow"), (code == "method_not_allowed").then_some("POST"), "{said}");
     let outer = if is_anthropic { vec!["error", "request_id", "type"] } else { vec!["error"] };
     assert_eq!(keys_of(&body), outer, "{said}");
     if is_anthropic {

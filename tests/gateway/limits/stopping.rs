@@ -68,6 +68,30 @@ fn calls_are_served_until_the_listener_closes() {
 }
 
 #[test]
+fn a_request_that_comes_too_late_is_told_so_and_the_call_before_it_goes_on() {
+    let (provider, go) = waiting();
+    let setup = Setup::new().upstream(Upstream::openai("scripted", provider.url()));
+    let gateway = setup.limit("drain_timeout_ms = 15_000").start();
+    let mut wire = gateway.open(&Call::chat("Hello").streamed());
+    wire.head();
+    wire.event().expect("an event").expect("not the end");
+    gateway.signal(Signal::TERM);
+    eventually("it takes no new connections", || TcpStream::connect(gateway.address).is_err().then_some(()));
+    // Said while the call before it runs, so that it is there when that ends.
+    wire.send(&Call::chat("Hello").request(&gateway.key.token).bytes());
+    go.send(()).expect("the provider waits");
+    let events = wire.events().expect("a clean end");
+    assert_eq!(events.last().map(String::as_str), Some("data: [DONE]"), "{events:?}");
+    let answer = wire.answer();
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &"shutting_down".into()));
+    assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
+    assert_eq!(wire.rest(), "");
+    assert!(gateway.wait().success());
+    assert_eq!(gateway.books_of(1).len(), 1);
+    assert_eq!(provider.requests().len(), 1);
+}
+
+#[test]
 fn sigterm_under_load_loses_no_call() {
     let gateway = Setup::new().limit("drain_timeout_ms = 15_000").start();
     let call = Call::chat("count up").with("max_tokens", 20).streamed().simulate("token-ms=5");

@@ -159,8 +159,20 @@ impl Gateway {
 
     /// Starts a new process on the same files and addresses; the one before has ended.
     pub(crate) fn restart(&self) {
-        *self.process() = serve(self.directory.path());
+        self.restart_with(&[]);
+    }
+
+    /// The same with more variables in the new process's environment.
+    pub(crate) fn restart_with(&self, environment: &[(&str, &str)]) {
+        *self.process() = serve(self.directory.path(), environment);
         self.await_ready();
+    }
+
+    /// Starts a new process that will not get as far as serving, and waits for its end.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn start_and_wait(&self, environment: &[(&str, &str)]) -> ExitStatus {
+        *self.process() = serve(self.directory.path(), environment);
+        self.wait()
     }
 
     fn await_ready(&self) {
@@ -190,7 +202,7 @@ impl Setup {
         let data = directory.path().join("data");
         let (org, key) = accounts(&data, &self.key);
         let Listeners { gateway: address, tls, control, metrics } = listeners;
-        let process = Mutex::new(serve(directory.path()));
+        let process = Mutex::new(serve(directory.path(), &[]));
         let gateway = Gateway { address, tls, control, metrics, org, key, directory, process, provider };
         gateway.await_ready();
         gateway
@@ -218,8 +230,8 @@ fn records(data: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("the command prints JSON")
 }
 
-fn serve(directory: &Path) -> Process {
-    Process::start(&["serve", "--config", path(&directory.join("tollgate.toml"))])
+fn serve(directory: &Path, environment: &[(&str, &str)]) -> Process {
+    Process::start_with(&["serve", "--config", path(&directory.join("tollgate.toml"))], environment)
 }
 
 /// Decimal dollars as whole nano-USD.

@@ -37,7 +37,14 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        Self::spawn(command(arguments))
+        Self::start_with(arguments, &[])
+    }
+
+    /// Starts it with more variables in its environment.
+    pub(crate) fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = command(arguments);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
     }
 
     /// Starts it in another directory: relative paths of its configuration must not depend on it.

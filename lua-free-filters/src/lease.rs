@@ -1,0 +1,238 @@
+//! Leases: how much of a quota a node may spend by itself. What the authority decides, without its tables.
+//!
+//! The authority knows of each node and period three running totals, each with one writer: what it granted, what the node
+//! gave back, and what the shipper has put on the books of that node. The difference is out of the authority's hands; so
+//! `limit − spent − Σ differences` can be promised to others, and every order of messages keeps that true.
+
+use crate::id::QuotaId;
+use crate::money::NanoUsd;
+use crate::time::EpochMs;
+use crate::window::Span;
+
+/// How long a node that was refused waits before it asks for the same quota again, in milliseconds.
+pub const ASK_AGAIN_MS: i64 = 250;
+/// Where several nodes share a quota, a slice is so many times what is waited for, so that not every call has to ask.
+const SLICE_DEMAND: i64 = 8;
+
+/// The running totals of one node in one period of a quota, in nano-USD. Each only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Granted by the authority.
+    pub granted: i64,
+    /// Given back by the node.
+    pub returned: i64,
+    /// Charged by the node and on the books.
+    pub shipped: i64,
+}
+
+impl Lease {
+    /// What the node may still charge without asking; below zero if it charged more than it had.
+    #[must_use]
+    pub fn outstanding(&self) -> i64 {
+        self.granted.saturating_sub(self.returned).saturating_sub(self.shipped)
+    }
+}
+
+/// What is in force of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The most that may be charged in the window; [`NanoUsd::MAX`] is no limit.
+    pub limit: NanoUsd,
+    /// Whether calls set their bound aside rather than their estimate.
+    pub is_strict: bool,
+    /// More, for a while.
+    pub increase: Option<Increase>,
+}
+
+/// A temporary increase of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Increase {
+    /// What is added to the limit.
+    pub amount: NanoUsd,
+    /// The first moment at which it is not.
+    pub until: EpochMs,
+}
+
+impl Terms {
+    /// A limit that estimates may pass.
+    #[must_use]
+    pub fn elastic(limit: NanoUsd) -> Self {
+        Self { limit, is_strict: false, increase: None }
+    }
+
+    /// The limit in force at a moment.
+    #[must_use]
+    pub fn limit_at(&self, now: EpochMs) -> NanoUsd {
+        match self.increase {
+            Some(increase) if now < increase.until => self.limit.saturating_add(increase.amount),
+            Some(_) | None => self.limit,
+        }
+    }
+
+    /// Up to when the limit of this moment stays in force.
+    #[must_use]
+    pub fn holds_until(&self, now: EpochMs) -> EpochMs {
+        self.increase.map(|increase| increase.until).filter(|until| now < *until).unwrap_or(EpochMs(i64::MAX))
+    }
+
+    /// Whether anything can be charged without asking.
+    #[must_use]
+    pub fn is_boundless(&self) -> bool {
+        self.limit == NanoUsd::MAX
+    }
+}
+
+/// What a node asks of the authority for one quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The quota.
+    pub quota: QuotaId,
+    /// Credit that calls wait for. 0: only tell where the quota stands.
+    pub wanted: i64,
+    /// A moment of the period that it is for, where that is not the present: a running call stays in its own.
+    pub at: Option<EpochMs>,
+    /// What the node has given back in each period that it holds: absolute, so that telling it twice changes nothing.
+    pub returned: Vec<(EpochMs, i64)>,
+    /// Charges that no lease covers, because there was no limit when they were made.
+    pub uncovered: Option<Uncovered>,
+}
+
+/// Charges and reservations of a node from before a quota had a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncovered {
+    /// Charged since the node took the quota into memory, on the books or not.
+    pub charged: i64,
+    /// Set aside for calls in progress.
+    pub reserved: i64,
+    /// What the books said when it did.
+    pub booked_before: i64,
+    /// What they said of the node's lease then, if it had one.
+    pub shipped_before: Option<i64>,
+}
+
+impl Uncovered {
+    /// Of what was charged, what is not on the books yet.
+    fn unshipped(&self, spent: i64, shipped: i64) -> i64 {
+        let booked_since = match self.shipped_before {
+            Some(before) => shipped.saturating_sub(before),
+            None => spent.saturating_sub(self.booked_before),
+        };
+        self.charged.saturating_sub(booked_since.max(0)).max(0)
+    }
+}
+
+/// What the books say of a quota when the authority decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The limit in force.
+    pub limit: i64,
+    /// Charged in the periods that count.
+    pub spent: i64,
+    /// Out of the authority's hands in those periods, by all nodes.
+    pub leased: i64,
+    /// Nodes that may ask.
+    pub nodes: u32,
+}
+
+impl Standing {
+    /// What can still be promised; below zero if the limit was lowered or passed.
+    #[must_use]
+    pub fn available(&self) -> i64 {
+        self.limit.saturating_sub(self.spent).saturating_sub(self.leased)
+    }
+
+    /// What a node that waits for `wanted` is granted. A sole node gets all, so that it asks once; where there are several, a
+    /// slice that grows with demand and shrinks to what is waited for as the limit nears.
+    #[must_use]
+    pub fn grant(&self, wanted: i64) -> i64 {
+        let available = self.available();
+        if available <= 0 || wanted <= 0 && self.nodes > 1 {
+            return 0;
+        }
+        if self.nodes <= 1 {
+            return available;
+        }
+        let fair = available / (2 * i64::from(self.nodes));
+        let slice = wanted.saturating_mul(SLICE_DEMAND).min(fair.max(wanted));
+        slice.min(available)
+    }
+}
+
+/// What the authority answers for one quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The authority's clock.
+    pub now: EpochMs,
+    /// The period that holds it: credit is for calls of this period.
+    pub span: Span,
+    /// What is in force.
+    pub terms: Terms,
+    /// Charged in the periods that count, by all nodes, as far as it is on the books.
+    pub spent: i64,
+    /// This node's totals in the current period and in those that it named.
+    pub leases: Vec<(EpochMs, Lease)>,
+    /// Of what was named as uncovered: what is not on the books yet.
+    pub unshipped: i64,
+    /// Whether there is nothing more to be had at present.
+    pub is_exhausted: bool,
+}
+
+/// A node's totals after its ask was met. `before` is its row in the current period, `standing` what holds with all that
+/// the ask gives back.
+#[must_use]
+pub fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
+    // What was charged without a lease is covered first, whether or not the limit has room for it: it has been spent.
+    let (cover, unshipped) = ask.uncovered.map_or((0, 0), |uncovered| {
+        let unshipped = uncovered.unshipped(standing.spent, before.shipped);
+        let needed = unshipped.saturating_add(uncovered.reserved);
+        (needed.saturating_sub(before.outstanding()).max(0), unshipped)
+    });
+    let rest = Standing { leased: standing.leased.saturating_add(cover), ..standing };
+    let granted = before.granted.saturating_add(cover).saturating_add(rest.grant(ask.wanted));
+    (Lease { granted, ..before }, unshipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(available: i64, nodes: u32) -> Standing {
+        Standing { limit: available + 70, spent: 40, leased: 30, nodes }
+    }
+
+    #[test]
+    fn a_sole_node_gets_all_that_there_is() {
+        assert_eq!(standing(1_000, 1).grant(5), 1_000);
+        assert_eq!(standing(3, 1).grant(5), 3);
+        assert_eq!(standing(-3, 1).grant(5), 0);
+    }
+
+    #[test]
+    fn slices_grow_with_demand_and_shrink_as_the_limit_nears() {
+        assert_eq!(standing(1_000_000, 4).grant(100), 800);
+        assert_eq!(standing(1_000_000, 4).grant(100_000), 125_000);
+        assert_eq!(standing(800, 4).grant(100), 100);
+        assert_eq!(standing(70, 4).grant(100), 70);
+        assert_eq!(standing(0, 4).grant(100), 0);
+        assert_eq!(standing(1_000, 4).grant(0), 0);
+    }
+
+    #[test]
+    fn an_increase_holds_until_its_moment() {
+        let increase = Increase { amount: NanoUsd(5), until: EpochMs(100) };
+        let terms = Terms { increase: Some(increase), ..Terms::elastic(NanoUsd(10)) };
+        assert_eq!((terms.limit_at(EpochMs(99)), terms.holds_until(EpochMs(99))), (NanoUsd(15), EpochMs(100)));
+        assert_eq!((terms.limit_at(EpochMs(100)), terms.holds_until(EpochMs(100))), (NanoUsd(10), EpochMs(i64::MAX)));
+    }
+
+    #[test]
+    fn what_was_charged_without_a_lease_is_covered_first() {
+        let uncovered = Uncovered { charged: 50, reserved: 7, booked_before: 10, shipped_before: None };
+        let ask = Ask { quota: QuotaId(1), wanted: 1, at: None, returned: Vec::new(), uncovered: Some(uncovered) };
+        // Of the 50, 30 have come on the books; so 20 and the 7 set aside are covered, and the rest of 100 − 40 granted.
+        let standing = Standing { limit: 100, spent: 40, leased: 0, nodes: 1 };
+        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 20));
+        let passed = Standing { limit: 45, ..standing };
+        assert_eq!(decide(&ask, Lease::default(), passed).0.granted, 27);
+    }
+}

@@ -1,0 +1,312 @@
+//! Credit for the quotas of this node. Calls that find none wait for the node's next lease transaction; one is open at a time,
+//! and it serves all who wait. What is decided is `filters::lease`; here are its rows.
+
+use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, push_list};
+use crate::{clock, crash};
+use async_trait::async_trait;
+use filters::id::QuotaId;
+use filters::lease::{self, Ask, Increase, Lease, Reply, Standing, Terms};
+use filters::money::NanoUsd;
+use filters::ports::{Authority, Share, StoreUnavailable, Want};
+use filters::quota::Spend;
+use filters::time::EpochMs;
+use filters::window::Window;
+use sqlx::{QueryBuilder, Row};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Where this node's credit comes from. Clones share the queue.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    node: String,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    is_served: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wants: Vec<Want>,
+    done: oneshot::Sender<Result<(), StoreUnavailable>>,
+}
+
+impl Leases {
+    /// Enters the node among those that may ask.
+    pub async fn new(store: Store, node: &str) -> Result<Self, StoreError> {
+        sqlx::query("INSERT INTO nodes (id, created_ms) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
+            .bind(node)
+            .bind(clock::now().0)
+            .execute(&store.writer)
+            .await?;
+        Ok(Self { shared: Arc::new(Shared { store, node: node.to_owned(), queue: Mutex::default() }) })
+    }
+}
+
+#[async_trait]
+impl Authority for Leases {
+    async fn lease(&self, wants: Vec<Want>) -> Result<(), StoreUnavailable> {
+        let (done, answer) = oneshot::channel();
+        if self.shared.join(Waiting { wants, done }) {
+            // A task of its own: a caller who leaves must not take the answer of the others along.
+            tokio::spawn(Arc::clone(&self.shared).serve());
+        }
+        answer.await.unwrap_or(Err(StoreUnavailable))
+    }
+}
+
+impl Shared {
+    /// Joins those who wait. Says whether the caller has to start serving them.
+    fn join(&self, waiting: Waiting) -> bool {
+        let mut queue = self.queue();
+        queue.waiting.push(waiting);
+        !std::mem::replace(&mut queue.is_served, true)
+    }
+
+    async fn serve(self: Arc<Self>) {
+        while let Some(batch) = self.next_batch() {
+            let served = self.transact(&batch).await;
+            if let Err(cause) = &served {
+                tracing::warn!(%cause, waiting = batch.len(), "no credit can be leased; calls go on with what there is");
+            }
+            for waiting in batch {
+                // A caller who has left needs no answer.
+                let _ = waiting.done.send(if served.is_ok() { Ok(()) } else { Err(StoreUnavailable) });
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Option<Vec<Waiting>> {
+        let mut queue = self.queue();
+        let mut wants = 0;
+        let fits = |waiting: &&Waiting| {
+            wants += waiting.wants.len();
+            wants <= LIST_MAX
+        };
+        let count = queue.waiting.iter().take_while(fits).count().max(queue.waiting.len().min(1));
+        if count == 0 {
+            // Said under the lock, so that whoever comes next starts another.
+            queue.is_served = false;
+            return None;
+        }
+        Some(queue.waiting.drain(..count).collect())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn transact(&self, batch: &[Waiting]) -> Result<(), StoreError> {
+        let now = clock::now();
+        let asks = asks_of(batch, now);
+        let mut transaction = self.store.write().await?;
+        let mut books = Books::read(&mut transaction, &asks, now).await?;
+        let replies: Vec<Option<Reply>> =
+            asks.iter().map(|(spend, ask)| books.meet(&self.node, spend, ask, now)).collect();
+        books.write(&mut transaction, &self.node).await?;
+        crash::point("before-lease");
+        transaction.commit().await?;
+        crash::point("after-lease");
+        for ((spend, ask), reply) in asks.iter().zip(&replies) {
+            reply.iter().for_each(|reply| spend.apply(ask, reply));
+        }
+        Ok(())
+    }
+}
+
+/// What is asked for each quota and period, for all who wait for it.
+fn asks_of(batch: &[Waiting], now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
+    let mut sums = BTreeMap::new();
+    for want in batch.iter().flat_map(|waiting| &waiting.wants) {
+        let period = want.at.map(|at| want.spend.window.span(at).start);
+        let (_, sum) = sums.entry((want.spend.id, period)).or_insert((&want.spend, 0_i64));
+        *sum = sum.saturating_add(want.amount.0);
+    }
+    let mut asks = Vec::with_capacity(sums.len());
+    for ((_, at), (spend, sum)) in sums {
+        asks.push((Arc::clone(spend), spend.ask(sum, at, now)));
+    }
+    asks
+}
+
+/// What the tables say of the quotas that are asked for.
+#[derive(Default)]
+struct Books {
+    nodes: u32,
+    terms: HashMap<QuotaId, Terms>,
+    spent: BTreeMap<(QuotaId, EpochMs), i64>,
+    leases: BTreeMap<(QuotaId, EpochMs, String), Lease>,
+    /// Rows of this node that are to be written.
+    changed: Vec<(QuotaId, EpochMs)>,
+}
+
+impl Books {
+    async fn read(connection: &mut Connection, asks: &[(Arc<Spend>, Ask)], now: EpochMs) -> Result<Self, StoreError> {
+        let nodes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM nodes").fetch_one(&mut *connection).await?;
+        let mut books = Self { nodes: u32::try_from(nodes).unwrap_or(u32::MAX), ..Self::default() };
+        // A quota may be asked for more than once: for its present period, and for those of running calls.
+        let mut from: BTreeMap<QuotaId, EpochMs> = BTreeMap::new();
+        for (spend, ask) in asks {
+            let named = ask.returned.iter().map(|(period, _)| *period);
+            let first = named.chain([*spend.window.counted(ask.at.unwrap_or(now)).start()]).min();
+            let first = first.unwrap_or(now);
+            from.entry(spend.id).and_modify(|known| *known = first.min(*known)).or_insert(first);
+        }
+        let is_total = |spend: &&(Arc<Spend>, Ask)| spend.0.window == Window::Total;
+        let totals: Vec<QuotaId> = asks.iter().filter(is_total).map(|(spend, _)| spend.id).collect();
+        let all: Vec<QuotaId> = from.keys().copied().collect();
+        for ids in all.chunks(LIST_MAX) {
+            books.read_terms(connection, ids).await?;
+        }
+        for ids in totals.chunks(LIST_MAX) {
+            books.read_periods(connection, ids, EpochMs(0)).await?;
+        }
+        for (id, first) in from.iter().filter(|(id, _)| !totals.contains(id)) {
+            books.read_periods(connection, &[*id], *first).await?;
+        }
+        Ok(books)
+    }
+
+    async fn read_terms(&mut self, connection: &mut Connection, ids: &[QuotaId]) -> Result<(), StoreError> {
+        let mut query = QueryBuilder::<Engine>::new(
+            "SELECT id, strict, limit_value, increase_value, increase_until_ms FROM quotas \
+             WHERE removed_ms IS NULL AND id IN ",
+        );
+        push_list(&mut query, ids, |id| id.0);
+        for row in query.build().fetch_all(connection).await? {
+            self.terms.insert(QuotaId(row.try_get("id")?), read_terms(&row)?);
+        }
+        Ok(())
+    }
+
+    async fn read_periods(
+        &mut self,
+        connection: &mut Connection,
+        ids: &[QuotaId],
+        from: EpochMs,
+    ) -> Result<(), StoreError> {
+        let mut query =
+            QueryBuilder::<Engine>::new("SELECT quota, window_start_ms, amount FROM spent WHERE window_start_ms >= ");
+        query.push_bind(from.0).push(" AND quota IN ");
+        push_list(&mut query, ids, |id| id.0);
+        for row in query.build().fetch_all(&mut *connection).await? {
+            let period = EpochMs(row.try_get("window_start_ms")?);
+            self.spent.insert((QuotaId(row.try_get("quota")?), period), row.try_get("amount")?);
+        }
+        let mut query = QueryBuilder::<Engine>::new(
+            "SELECT quota, period_ms, node, granted, returned, shipped FROM leases WHERE period_ms >= ",
+        );
+        query.push_bind(from.0).push(" AND quota IN ");
+        push_list(&mut query, ids, |id| id.0);
+        for row in query.build().fetch_all(connection).await? {
+            let place = (QuotaId(row.try_get("quota")?), EpochMs(row.try_get("period_ms")?), row.try_get("node")?);
+            self.leases.insert(place, read_lease(&row)?);
+        }
+        Ok(())
+    }
+
+    /// One quota's part of the transaction. None if there is no such quota any more: then nobody needs credit of it.
+    fn meet(&mut self, node: &str, spend: &Spend, ask: &Ask, now: EpochMs) -> Option<Reply> {
+        let terms = *self.terms.get(&ask.quota)?;
+        let place = |period: EpochMs| (ask.quota, period, node.to_owned());
+        for (period, returned) in &ask.returned {
+            if let Some(lease) = self.leases.get_mut(&place(*period))
+                && lease.returned < *returned
+            {
+                lease.returned = *returned;
+                self.changed.push((ask.quota, *period));
+            }
+        }
+        let at = ask.at.unwrap_or(now);
+        let span = spend.window.span(at);
+        let standing = self.standing(spend, terms, at);
+        let before = self.leases.get(&place(span.start)).copied().unwrap_or_default();
+        let (after, unshipped) = lease::decide(ask, before, standing);
+        if !terms.is_boundless() {
+            self.leases.insert(place(span.start), after);
+            self.changed.push((ask.quota, span.start));
+        }
+        let periods = ask.returned.iter().map(|(period, _)| *period).filter(|period| *period != span.start);
+        let leases = periods.chain([span.start]);
+        let leases = leases.filter_map(|period| Some((period, *self.leases.get(&place(period))?))).collect();
+        let is_exhausted = self.standing(spend, terms, at).available() <= 0;
+        Some(Reply { now, span, terms, spent: standing.spent, leases, unshipped, is_exhausted })
+    }
+
+    fn standing(&self, spend: &Spend, terms: Terms, at: EpochMs) -> Standing {
+        let periods = spend.window.counted(at);
+        let spent = self.spent.range((spend.id, *periods.start())..=(spend.id, *periods.end()));
+        let first = (spend.id, *periods.start(), String::new());
+        let leases = self.leases.range(first..);
+        let leases = leases.take_while(|((quota, period, _), _)| *quota == spend.id && period <= periods.end());
+        Standing {
+            limit: terms.limit_at(at).0,
+            spent: spent.map(|(_, amount)| *amount).fold(0, i64::saturating_add),
+            leased: leases.map(|(_, lease)| lease.outstanding()).fold(0, i64::saturating_add),
+            nodes: self.nodes,
+        }
+    }
+
+    async fn write(&self, connection: &mut Connection, node: &str) -> Result<(), StoreError> {
+        let mut changed = self.changed.clone();
+        changed.sort_unstable();
+        changed.dedup();
+        for chunk in changed.chunks(LIST_MAX) {
+            let mut query =
+                QueryBuilder::<Engine>::new("INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) ");
+            query.push_values(chunk, |mut row, (quota, period)| {
+                let lease = self.leases.get(&(*quota, *period, node.to_owned())).copied().unwrap_or_default();
+                row.push_bind(quota.0).push_bind(period.0).push_bind(node);
+                row.push_bind(lease.granted).push_bind(lease.returned).push_bind(lease.shipped);
+            });
+            // What was shipped is the shipper's to say.
+            query.push(
+                " ON CONFLICT (quota, period_ms, node) DO UPDATE SET granted = excluded.granted, returned = excluded.returned",
+            );
+            query.build().execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves what was shipped of this node's leases, together with what was spent. Where there is no lease there is no limit, and
+/// nothing to move.
+pub(super) async fn ship(connection: &mut Connection, node: &str, sums: &[(Share, i64)]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::<Engine>::new("WITH moved (quota, period_ms, amount) AS (");
+    query.push_values(sums, |mut row, (share, amount)| {
+        row.push_bind(share.quota.0).push_bind(share.period.0).push_bind(*amount);
+    });
+    // Stops at the largest amount, as what was spent does.
+    query.push(
+        ") UPDATE leases SET shipped = \
+         CASE WHEN moved.amount > 0 AND leases.shipped > 9223372036854775807 - moved.amount THEN 9223372036854775807 \
+         ELSE leases.shipped + moved.amount END \
+         FROM moved WHERE leases.quota = moved.quota AND leases.period_ms = moved.period_ms AND leases.node = ",
+    );
+    query.push_bind(node);
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+fn read_terms(row: &Rows) -> Result<Terms, StoreError> {
+    let increase = match (row.try_get("increase_value")?, row.try_get("increase_until_ms")?) {
+        (Some(amount), Some(until)) => Some(Increase { amount: NanoUsd(amount), until: EpochMs(until) }),
+        _ => None,
+    };
+    let limit = NanoUsd(row.try_get("limit_value")?);
+    Ok(Terms { limit, is_strict: row.try_get::<i64, _>("strict")? != 0, increase })
+}
+
+pub(super) fn read_lease(row: &Rows) -> Result<Lease, StoreError> {
+    Ok(Lease { granted: row.try_get("granted")?, returned: row.try_get("returned")?, shipped: row.try_get("shipped")? })
+}
