@@ -4,7 +4,7 @@
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics
-//! - `ledger.rs`: calls are written down here, exactly once; `usage.rs` sums them up
+//! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `audit.rs`: recomputes the books
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
 //! - `migrations/`: the tables
@@ -26,12 +26,14 @@ mod refresh;
 pub mod usage;
 
 use filters::key::Pepper;
+use ledger::{LedgerSettings, LedgerState};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Encode, QueryBuilder, Row, SqlSafeStr, Type};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The engine of embedded mode. Named once, so that the other engine has one place to enter.
@@ -101,6 +103,7 @@ pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
     pepper: Pepper,
+    ledger: Arc<LedgerState>,
 }
 
 impl Store {
@@ -122,7 +125,13 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let pepper = pepper::open(data_dir, &writer).await?;
-        Ok(Self { writer, reader, pepper })
+        Ok(Self { writer, reader, pepper, ledger: Arc::default() })
+    }
+
+    /// The same store, whose sums come on the books as these settings say.
+    #[must_use]
+    pub fn with_ledger_settings(self, settings: LedgerSettings) -> Self {
+        Self { ledger: Arc::new(LedgerState::new(settings)), ..self }
     }
 
     /// The secret that tokens are looked up with.
@@ -168,14 +177,13 @@ fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
 }
 
 fn migrator() -> Migrator {
-    let spine = Migration::new(
-        1,
-        Cow::Borrowed("spine"),
-        MigrationType::Simple,
-        include_str!("store/migrations/0001_spine.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![spine])
+    let migration = |version, name, text: &'static str| {
+        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "spine", include_str!("store/migrations/0001_spine.sql")),
+        migration(4, "rollups", include_str!("store/migrations/0004_rollups.sql")),
+    ])
 }
 
 fn make_private_directory(path: &Path) -> Result<(), StoreError> {

@@ -119,6 +119,7 @@ struct KeyLine {
     concurrency: Option<i64>,
     created_ms: i64,
     expires_ms: Option<i64>,
+    last_used_ms: Option<i64>,
 }
 
 impl From<&KeyRecord> for KeyLine {
@@ -140,6 +141,7 @@ impl From<&KeyRecord> for KeyLine {
             concurrency: record.limits.concurrency,
             created_ms: record.created.0,
             expires_ms: record.expires.map(|expires| expires.0),
+            last_used_ms: record.last_used.map(|at| at.0),
         }
     }
 }
@@ -276,6 +278,7 @@ fn describe(record: &KeyRecord) -> String {
         ("concurrency", or_dash(record.limits.concurrency)),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
+        ("last used", or_dash(record.last_used.map(|at| date(at.day())))),
     ];
     let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
     format!("{} ({})\n{}", record.name, record.id, lines.join("\n"))

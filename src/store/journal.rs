@@ -22,7 +22,7 @@ pub use directory::node_name;
 pub use facts::{JournalFacts, facts};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;
-pub use shipper::{Checkpoint, Ledger, LedgerError, Shipper};
+pub use shipper::{Checkpoint, Ledger, LedgerError, Merge, Shipper};
 
 use directory::{Directory, directory_of};
 use filters::ports::{Intent, JournalFull, OpenCall, Terminal};

@@ -1,6 +1,7 @@
 //! Keys: made (one or a million), listed, shown, switched off and on.
 
 use super::changes::Change;
+use super::ledger::{Tail, Whose};
 use super::quotas::{self, NewQuota, QuotaKind, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed};
 use filters::id::{KeyId, OrgId, bits};
@@ -95,12 +96,14 @@ pub struct KeyRecord {
     pub limits: Limits,
     /// What it has been charged, as far as it is on the books.
     pub spent: NanoUsd,
+    /// When its latest call was admitted, as far as it is on the books.
+    pub last_used: Option<EpochMs>,
 }
 
 /// The columns that [`read_row`] reads.
 pub(super) const SELECT: &str = "SELECT k.id, k.org, o.suspended_ms, k.name, k.lookup, k.fingerprint, k.status, \
-     k.scopes, k.models, k.providers, k.created_ms, k.expires_ms \
-     FROM keys k JOIN organisations o ON o.id = k.org";
+     k.scopes, k.models, k.providers, k.created_ms, k.expires_ms, l.at_ms AS last_used_ms \
+     FROM keys k JOIN organisations o ON o.id = k.org LEFT JOIN last_used l ON l.key_id = k.id";
 
 impl Store {
     /// Makes a key.
@@ -243,17 +246,23 @@ fn unknown(key: KeyId) -> StoreError {
 async fn with_limits(connection: &mut Connection, rows: Vec<Rows>) -> Result<Vec<KeyRecord>, StoreError> {
     let mut records = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
     let owners: Vec<String> = records.iter().map(|key| key.id.to_string()).collect();
-    if owners.is_empty() {
-        return Ok(records);
-    }
+    let whose = match records.as_slice() {
+        [key] => Whose::Key(key.id),
+        // A page of keys is of one organisation.
+        [key, ..] => Whose::Org(key.org),
+        [] => return Ok(records),
+    };
+    let tail = Tail::read(connection, whose).await?;
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::new();
-    for quota in quotas::read(connection, &owners).await? {
+    for mut quota in quotas::read(connection, &owners).await? {
+        quota.spent = quota.spent.saturating_add(tail.charged_since(quota.id, EpochMs(0)));
         by_owner.entry(quota.owner.clone()).or_default().push(quota);
     }
     for (record, owner) in records.iter_mut().zip(&owners) {
         for quota in by_owner.remove(owner).unwrap_or_default() {
             record.apply(&quota);
         }
+        record.last_used = record.last_used.max(tail.last_used(record.id));
     }
     Ok(records)
 }
@@ -298,6 +307,7 @@ pub(super) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
         expires: row.try_get::<Option<i64>, _>("expires_ms")?.map(EpochMs),
         limits: Limits::default(),
         spent: NanoUsd::ZERO,
+        last_used: row.try_get::<Option<i64>, _>("last_used_ms")?.map(EpochMs),
     })
 }
 

@@ -30,8 +30,20 @@ pub trait Ledger: Send + Sync {
         checkpoint: Checkpoint,
     ) -> Result<usize, LedgerError>;
 
+    /// Adds what the node's calls moved to the sums that others read, where the ledger has put that off.
+    async fn merge(&self, node: &str, merge: Merge) -> Result<(), LedgerError>;
+
     /// The node's checkpoint, if it has ever shipped.
     async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, LedgerError>;
+}
+
+/// Which sums a ledger is to bring up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Those that have waited long enough.
+    Due,
+    /// All.
+    All,
 }
 
 /// A place in a node's journal below which every call is in the ledger.
@@ -124,21 +136,24 @@ impl Shipper {
         }
     }
 
-    /// Ships every call that has ended, and says how many that were. For the start, before serving, and for the stop.
+    /// Ships every call that has ended, brings all sums up to date, and says how many calls that were. For the start, before
+    /// serving, and for the stop.
     pub async fn ship_all(&mut self) -> Result<usize, LedgerError> {
         let mut total = 0;
         loop {
             match self.ship_batch().await? {
-                0 => return Ok(total),
+                0 => break,
                 shipped => total += shipped,
             }
         }
+        self.ledger.merge(&self.node, Merge::All).await?;
+        Ok(total)
     }
 
     /// Ships what waits, then again while a whole batch waits: small shipments cost the ledger more than they are worth.
     async fn ship_full_batches(&mut self) -> Result<(), LedgerError> {
         while self.ship_batch().await? == BATCH_CALLS_MAX {}
-        Ok(())
+        self.ledger.merge(&self.node, Merge::Due).await
     }
 
     async fn ship_batch(&mut self) -> Result<usize, LedgerError> {
