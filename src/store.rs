@@ -5,6 +5,7 @@
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
+//! - `requests.rs`: notes of requests that cost nothing
 //! - `audit.rs`: recomputes the books
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
 //! - `migrations/`: the tables
@@ -23,6 +24,7 @@ pub mod organisations;
 mod pepper;
 mod quotas;
 mod refresh;
+pub mod requests;
 pub mod usage;
 
 use filters::key::Pepper;
