@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tollgate::clock;
-use tollgate::store::journal::{Checkpoint, Journal, Ledger, LedgerError, Settings, Shipment, Shipper};
+use tollgate::store::journal::{Checkpoint, Journal, Ledger, LedgerError, Merge, Settings, Shipment, Shipper};
 
 /// So many calls are written, then shipped: the journal stays within its limit however long the bench runs.
 const ROUND_CALLS: u64 = 100_000;
@@ -24,6 +24,10 @@ struct Nowhere;
 impl Ledger for Nowhere {
     async fn ship(&self, _: &str, shipment: &Shipment) -> Result<usize, LedgerError> {
         Ok(black_box(shipment).calls.len())
+    }
+
+    async fn merge(&self, _: &str, _: Merge) -> Result<(), LedgerError> {
+        Ok(())
     }
 
     async fn checkpoint(&self, _: &str) -> Result<Option<Checkpoint>, LedgerError> {

@@ -1,17 +1,20 @@
 //! The composition root: the only file that sees every part, and how the process starts and stops.
 
 mod reload;
+mod scrape;
 mod stop;
 
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::control::{self, Vitals};
 use crate::log::Log;
-use crate::metrics::{KeyLookups, Metrics, Snapshot};
+use crate::metrics::Metrics;
 use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
-use crate::store::journal::{self, Journal, JournalCounts, Shipper};
+use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::leases::Leases;
+use crate::store::ledger::LedgerSettings;
+use crate::store::requests::{self, NoteWriter};
 use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
 use arc_swap::ArcSwap;
@@ -24,6 +27,7 @@ use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
+use scrape::Scrape;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -156,15 +160,16 @@ struct Parts {
     vitals: Arc<Vitals>,
     log: Log,
     certificates: Option<Arc<Certificates>>,
-    shipper: Mutex<Option<Shipper>>,
-    shipping: Mutex<Option<JoinHandle<()>>>,
+    /// Those who write into the books, until they are started.
+    writers: Mutex<Option<(Shipper, NoteWriter)>>,
+    writing: Mutex<Vec<JoinHandle<()>>>,
     stopping: watch::Sender<bool>,
 }
 
 impl Parts {
     /// Opens the books, closes what a killed process left open, ships it, and only then takes keys in.
     async fn open(config: &Config, log: &Log) -> Result<Self, Problem> {
-        let store = Store::open(&config.data_dir).await?;
+        let store = Store::open(&config.data_dir).await?.with_ledger_settings(ledger_settings(config));
         remember_prices(&store, config).await?;
         let shipped = match journal::node_name(&config.data_dir) {
             Some(node) => store.checkpoint(&node).await?,
@@ -184,12 +189,14 @@ impl Parts {
         let keys = KeyCache::new(store.clone(), journal.node(), settings).await?;
         let authority = Leases::new(store.clone(), journal.node()).await?;
         let metrics = Arc::new(Metrics::default());
+        let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
         let journal_counts = journal.counts();
         let gateway = Arc::new(Gateway {
             runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
             keys: Arc::new(keys.clone()),
             pepper: store.pepper().clone(),
             journal: Arc::new(journal),
+            notes,
             authority: Arc::new(authority),
             metrics,
             dialer: Dialer::new(None)?,
@@ -198,8 +205,14 @@ impl Parts {
             call_salt: call_salt()?,
         });
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
-        let scrape =
-            Scrape { gateway: Arc::clone(&gateway), journal: journal_counts, keys: keys.clone(), log: log.clone() };
+        let scrape = Scrape {
+            gateway: Arc::clone(&gateway),
+            journal: journal_counts,
+            keys: keys.clone(),
+            store: store.clone(),
+            unnoted: note_writer.counts(),
+            log: log.clone(),
+        };
         let render = move || scrape.gateway.metrics.render(&scrape.snapshot());
         let vitals = Arc::new(Vitals { ready: AtomicBool::new(false), metrics: Box::new(render) });
         let (stopping, _) = watch::channel(false);
@@ -210,8 +223,8 @@ impl Parts {
             vitals,
             log: log.clone(),
             certificates,
-            shipper: Mutex::new(Some(shipper)),
-            shipping: Mutex::default(),
+            writers: Mutex::new(Some((shipper, note_writer))),
+            writing: Mutex::default(),
             stopping,
         })
     }
@@ -219,7 +232,7 @@ impl Parts {
     /// Starts what runs beside the data plane.
     fn start_background(&self, config: Config, file: Option<PathBuf>) -> std::io::Result<()> {
         BACKGROUND.block_on(control::serve(config.control.listen, config.metrics.listen, Arc::clone(&self.vitals)))?;
-        if let Some(mut shipper) = self.shipper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some((mut shipper, note_writer)) = self.writers.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let stopping = self.stopping.subscribe();
             let shipping = BACKGROUND.spawn(async move {
                 shipper.run(stopping).await;
@@ -227,7 +240,8 @@ impl Parts {
                     tracing::error!(%error, "calls stay in the journal until the next start");
                 }
             });
-            *self.shipping.lock().unwrap_or_else(PoisonError::into_inner) = Some(shipping);
+            let noting = BACKGROUND.spawn(note_writer.run(self.stopping.subscribe()));
+            *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = vec![shipping, noting];
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
         BACKGROUND.spawn(async move { keys.run(stopping).await });
@@ -242,46 +256,13 @@ impl Parts {
     async fn finish(&self) {
         // The error says that nothing listens any more, which is what is wanted.
         let _ = self.stopping.send(true);
-        let shipping = self.shipping.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(shipping) = shipping
-            && shipping.await.is_err()
-        {
-            tracing::error!("the shipper panicked; calls stay in the journal until the next start");
+        let writing = std::mem::take(&mut *self.writing.lock().unwrap_or_else(PoisonError::into_inner));
+        for writer in writing {
+            if writer.await.is_err() {
+                tracing::error!("a writer of the books panicked; calls stay in the journal until the next start");
+            }
         }
         self.log.end();
-    }
-}
-
-/// What `/metrics` is made of.
-struct Scrape {
-    gateway: Arc<Gateway>,
-    journal: Arc<JournalCounts>,
-    keys: KeyCache,
-    log: Log,
-}
-
-impl Scrape {
-    fn snapshot(&self) -> Snapshot {
-        let now = clock::now();
-        self.gateway.runtime.load().providers().iter().for_each(|provider| provider.show_health(now));
-        let (journal, keys) = (&self.journal, self.keys.counts());
-        Snapshot {
-            journal_lag_records: journal.lag_records(),
-            journal_lag: Duration::from_millis(journal.lag_ms.load(Ordering::Relaxed)),
-            journal_bytes: journal.bytes.load(Ordering::Relaxed),
-            journal_failures: journal.failures.load(Ordering::Relaxed) + journal.left_out.load(Ordering::Relaxed),
-            shipped_calls: journal.shipped.load(Ordering::Relaxed),
-            ship_failures: journal.ship_failures.load(Ordering::Relaxed),
-            recovered_calls: journal.recovered.load(Ordering::Relaxed),
-            key_lookups: KeyLookups {
-                memory: keys.memory.load(Ordering::Relaxed),
-                store: keys.store.load(Ordering::Relaxed),
-                unknown: keys.unknown.load(Ordering::Relaxed),
-                failed: keys.failed.load(Ordering::Relaxed),
-            },
-            key_cache_entries: keys.entries.load(Ordering::Relaxed) as u64,
-            log_lines_lost: self.log.lines_lost(),
-        }
     }
 }
 
@@ -295,6 +276,10 @@ fn journal_settings(config: &Config) -> journal::Settings {
         sync_ms: config.journal.sync_ms,
         ship_ms: config.journal.ship_ms,
     }
+}
+
+fn ledger_settings(config: &Config) -> LedgerSettings {
+    LedgerSettings { merge_ms: config.ledger.merge_ms, pending_sums_max: config.ledger.pending_sums_max }
 }
 
 fn server(config: &Config, parts: &Parts) -> Result<Server, Problem> {

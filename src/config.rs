@@ -46,6 +46,8 @@ pub struct Config {
     pub keys: Keys,
     /// The journal's sizes and times.
     pub journal: Journal,
+    /// When sums come on the books, and what is kept.
+    pub ledger: Ledger,
     /// How much is set aside for a call.
     pub quotas: Quotas,
     /// What is logged.
@@ -206,6 +208,17 @@ pub struct Journal {
     pub sync_ms: u64,
     /// Longest time until a record is in the books.
     pub ship_ms: u64,
+}
+
+/// When sums come on the books, and what is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Longest time that sums of very many keys wait.
+    pub merge_ms: u64,
+    /// Most sums that wait.
+    pub pending_sums_max: usize,
+    /// How long free and refused requests are kept.
+    pub requests_keep_days: u64,
 }
 
 /// At which point a test has this process die.

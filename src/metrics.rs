@@ -19,7 +19,7 @@ mod snapshot;
 pub use calls::{CallSeries, Timing};
 pub use providers::{Failover, ProviderSeries};
 pub use refusals::RefusalSeries;
-pub use snapshot::{KeyLookups, Snapshot};
+pub use snapshot::{KeyLookups, Snapshot, THRESHOLDS, Unnoted};
 
 use families::Families;
 use filters::catalogue::Model;
@@ -78,6 +78,11 @@ impl Metrics {
     pub fn enter(&self) -> InFlight {
         self.families.in_flight.inc();
         InFlight(self.families.in_flight.clone())
+    }
+
+    /// Counts a free or refused request that could not be handed over to be noted, because too many wait.
+    pub fn request_unnoted(&self) {
+        self.families.unnoted_full.inc();
     }
 
     /// Counts an attempt to take over a changed configuration.

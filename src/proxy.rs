@@ -40,7 +40,7 @@ use filters::denied::Denied;
 use filters::id::{self, CallId};
 use filters::key::Pepper;
 use filters::pipeline::{Authenticated, Received};
-use filters::ports::{Authority, Journal, Keys};
+use filters::ports::{Authority, FreeRequest, Journal, Keys};
 use filters::request_head;
 use filters::scope::Route;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
@@ -50,7 +50,7 @@ use pingora::server::ShutdownWatch;
 use report::Report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// Everything that serving a call needs. Shared by all connections.
 pub struct Gateway {
@@ -62,6 +62,8 @@ pub struct Gateway {
     pub pepper: Pepper,
     /// Where calls are written down.
     pub journal: Arc<dyn Journal>,
+    /// Where requests are handed over that cost nothing.
+    pub notes: mpsc::Sender<FreeRequest>,
     /// Where credit comes from.
     pub authority: Arc<dyn Authority>,
     /// What is counted.

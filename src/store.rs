@@ -5,7 +5,8 @@
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit
-//! - `ledger.rs`: calls are written down here, exactly once; `usage.rs` sums them up
+//! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
+//! - `requests.rs`: notes of requests that cost nothing
 //! - `audit.rs`: recomputes the books
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
 //! - `migrations/`: the tables
@@ -27,15 +28,18 @@ mod pepper;
 pub mod projects;
 pub mod quotas;
 mod refresh;
+pub mod requests;
 pub mod usage;
 
 use filters::key::Pepper;
+use ledger::{LedgerSettings, LedgerState};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Encode, QueryBuilder, Row, SqlSafeStr, Type};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The engine of embedded mode. Named once, so that the other engine has one place to enter.
@@ -105,6 +109,7 @@ pub struct Store {
     writer: SqlitePool,
     reader: SqlitePool,
     pepper: Pepper,
+    ledger: Arc<LedgerState>,
 }
 
 impl Store {
@@ -126,7 +131,13 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let pepper = pepper::open(data_dir, &writer).await?;
-        Ok(Self { writer, reader, pepper })
+        Ok(Self { writer, reader, pepper, ledger: Arc::default() })
+    }
+
+    /// The same store, whose sums come on the books as these settings say.
+    #[must_use]
+    pub fn with_ledger_settings(self, settings: LedgerSettings) -> Self {
+        Self { ledger: Arc::new(LedgerState::new(settings)), ..self }
     }
 
     /// The secret that tokens are looked up with.
@@ -176,6 +187,7 @@ fn migrator() -> Migrator {
         migration(1, "spine", include_str!("store/migrations/0001_spine.sql")),
         migration(2, "quotas", include_str!("store/migrations/0002_quotas.sql")),
         migration(3, "leases", include_str!("store/migrations/0003_leases.sql")),
+        migration(4, "rollups", include_str!("store/migrations/0004_rollups.sql")),
         migration(5, "attempts", include_str!("store/migrations/0005_attempts.sql")),
     ])
 }

@@ -1,6 +1,6 @@
 //! What the decisions ask of the world: who owns a token, and a durable note of what was begun and how it ended.
 
-use crate::denied::Code;
+use crate::denied::{Code, LimitSource};
 use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use crate::key::{Key, Lookup};
 use crate::money::NanoUsd;
@@ -266,4 +266,28 @@ pub struct Terminal {
     pub ended: EpochMs,
     /// Milliseconds from admission to the first byte for the client.
     pub first_byte_ms: u32,
+}
+
+/// A request of a known key that no provider was asked to serve: refused, or answered by the gateway itself. It costs nothing
+/// and is noted as far as is cheap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FreeRequest {
+    /// What the client got as `x-request-id`.
+    pub call: CallId,
+    /// Whose key it came with.
+    pub key: KeyId,
+    /// Whose key that is.
+    pub org: OrgId,
+    /// What was asked for.
+    pub route: Route,
+    /// The model's name in the catalogue, where one was found.
+    pub model: Option<Arc<str>>,
+    /// The HTTP status that the client got.
+    pub status: u16,
+    /// Why it was refused; nothing for what was answered.
+    pub error: Option<Code>,
+    /// The quota that refused, where one did.
+    pub limit_source: Option<LimitSource>,
+    /// When it came.
+    pub at: EpochMs,
 }

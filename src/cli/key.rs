@@ -124,6 +124,7 @@ struct KeyLine {
     limits: Vec<LimitLine>,
     created_ms: i64,
     expires_ms: Option<i64>,
+    last_used_ms: Option<i64>,
 }
 
 impl KeyLine {
@@ -148,6 +149,7 @@ impl KeyLine {
             limits: limit::lines(&record.limits),
             created_ms: record.created.0,
             expires_ms: record.expires.map(|expires| expires.0),
+            last_used_ms: record.last_used.map(|at| at.0),
         }
     }
 }
@@ -285,6 +287,7 @@ fn describe(record: &KeyRecord) -> String {
         ("spent", format!("${}", record.spent())),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
+        ("last used", or_dash(record.last_used.map(|at| date(at.day())))),
     ];
     let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
     format!("{} ({})\n{}{}", record.name, record.id, lines.join("\n"), limit::describe(&record.limits))

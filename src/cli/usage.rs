@@ -19,7 +19,7 @@ pub struct UsageCommand {
     /// The usage of all keys of an organisation, `org_…`.
     #[arg(long)]
     org: Option<OrgId>,
-    /// Since when: how long ago, such as 7d, or a date.
+    /// Since when: how long ago, such as 7d, or a date. Counted from the beginning of that hour.
     #[arg(long, value_name = "WHEN", default_value = "7d")]
     since: Moment,
     /// What to put together.

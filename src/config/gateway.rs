@@ -3,7 +3,7 @@
 use super::address::{BaseUrl, Network};
 use super::place::{Document, Section, Value};
 use super::sources::Sources;
-use super::{ErrorShape, Gateway, Journal, Keys, Limits, Listener, Log, LogFormat, Quotas, SyncMode, Tls};
+use super::{ErrorShape, Gateway, Journal, Keys, Ledger, Limits, Listener, Log, LogFormat, Quotas, SyncMode, Tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -116,6 +116,14 @@ pub(super) fn read_journal(section: &Section<'_>) -> Journal {
         section.report("bytes_max", "must hold at least two segments of journal.segment_bytes");
     }
     journal
+}
+
+pub(super) fn read_ledger(section: &Section<'_>) -> Ledger {
+    Ledger {
+        merge_ms: section.number("merge_ms", 0..=10 * 60 * SECOND_MS, 60 * SECOND_MS),
+        pending_sums_max: section.size("pending_sums_max", 0..=10_000_000, 500_000),
+        requests_keep_days: section.number("requests_keep_days", 0..=3_660, 7),
+    }
 }
 
 pub(super) fn read_quotas(section: &Section<'_>) -> Quotas {

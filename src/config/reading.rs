@@ -3,7 +3,7 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Config, Gateway, Journal, Keys, Listener, Log, Quotas, gateway, models};
+use super::{Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, gateway, models};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +65,7 @@ struct Main {
     metrics: Listener,
     keys: Keys,
     journal: Journal,
+    ledger: Ledger,
     quotas: Quotas,
     log: Log,
     catalogue_file: PathBuf,
@@ -86,6 +87,7 @@ impl Main {
             metrics: root.within("metrics", |section| gateway::read_listener(section, 9090)),
             keys: root.within("keys", gateway::read_keys),
             journal: root.within("journal", gateway::read_journal),
+            ledger: root.within("ledger", gateway::read_ledger),
             quotas: root.within("quotas", gateway::read_quotas),
             log: root.within("log", gateway::read_log),
             catalogue_file: root.within("catalogue", |section| path(section, "file", "models.toml")),
@@ -101,6 +103,7 @@ impl Main {
             metrics: self.metrics,
             keys: self.keys,
             journal: self.journal,
+            ledger: self.ledger,
             quotas: self.quotas,
             log: self.log,
             providers: self.providers.usable,

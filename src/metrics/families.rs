@@ -33,6 +33,8 @@ pub(super) struct Families {
     pub(super) bound_exceeded: IntCounterVec,
     pub(super) cooling: IntGaugeVec,
     pub(super) benched: IntGaugeVec,
+    pub(super) unnoted: IntCounterVec,
+    pub(super) unnoted_full: IntCounter,
     pub(super) reloads_ok: IntCounter,
     pub(super) reloads_failed: IntCounter,
 }
@@ -44,6 +46,11 @@ impl Families {
         let build = list.gauges("tollgate_build_info", "Always 1; the version that runs.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let reloads = list.counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]);
+        let unnoted = list.counters(
+            "tollgate_requests_unnoted_total",
+            "Free and refused requests of known keys that were not noted.",
+            &["reason"],
+        );
         Self {
             requests: list.counters(
                 "tollgate_requests_total",
@@ -80,6 +87,8 @@ impl Families {
                 "1 while the provider refuses our credential of that number.",
                 &["provider", "credential"],
             ),
+            unnoted_full: unnoted.with_label_values(&["full"]),
+            unnoted,
             reloads_ok: reloads.with_label_values(&["ok"]),
             reloads_failed: reloads.with_label_values(&["failed"]),
             registry,

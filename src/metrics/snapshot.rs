@@ -28,6 +28,22 @@ pub struct Snapshot {
     pub key_cache_entries: u64,
     /// Lines of the log that found no room, in total.
     pub log_lines_lost: u64,
+    /// Times that quotas have reached each of [`THRESHOLDS`], in total.
+    pub quota_thresholds: [u64; THRESHOLDS.len()],
+    /// Free and refused requests that were handed over and not noted, in total.
+    pub requests_unnoted: Unnoted,
+}
+
+/// Shares of a quota's limit that are told of: the usual ones in percent, and all others.
+pub const THRESHOLDS: [&str; 4] = ["50", "80", "100", "other"];
+
+/// Requests that were handed over and not noted, by why not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unnoted {
+    /// Their key had many in that second, and others stand for them.
+    pub sampled: u64,
+    /// The store failed.
+    pub failed: u64,
 }
 
 /// Lookups of keys by how they ended.
@@ -60,12 +76,17 @@ pub(super) struct Snapshots {
     lookups_failed: IntCounter,
     key_cache_entries: IntGauge,
     log_lines_lost: IntCounter,
+    quota_thresholds: [IntCounter; THRESHOLDS.len()],
+    unnoted_sampled: IntCounter,
+    unnoted_failed: IntCounter,
 }
 
 impl Snapshots {
     pub(super) fn new(families: &Families) -> Self {
         let list = families.list();
         let lookups = list.counters("tollgate_key_lookups_total", "Lookups of keys.", &["result"]);
+        let thresholds =
+            list.counters("tollgate_quota_thresholds_total", "Quotas that reached a share of a limit.", &["percent"]);
         let lag = Gauge::new("tollgate_journal_lag_seconds", "Age of the oldest record that waits to be shipped.");
         Self {
             scrape: Mutex::new(()),
@@ -88,6 +109,9 @@ impl Snapshots {
                 "tollgate_log_lines_lost_total",
                 "Lines that were left out because the log is not read fast enough.",
             ),
+            quota_thresholds: THRESHOLDS.map(|percent| thresholds.with_label_values(&[percent])),
+            unnoted_sampled: families.unnoted.with_label_values(&["sampled"]),
+            unnoted_failed: families.unnoted.with_label_values(&["failed"]),
         }
     }
 
@@ -107,6 +131,10 @@ impl Snapshots {
         advance(&self.lookups_failed, snapshot.key_lookups.failed);
         set(&self.key_cache_entries, snapshot.key_cache_entries);
         advance(&self.log_lines_lost, snapshot.log_lines_lost);
+        let thresholds = self.quota_thresholds.iter().zip(snapshot.quota_thresholds);
+        thresholds.for_each(|(counter, total)| advance(counter, total));
+        advance(&self.unnoted_sampled, snapshot.requests_unnoted.sampled);
+        advance(&self.unnoted_failed, snapshot.requests_unnoted.failed);
     }
 }
 

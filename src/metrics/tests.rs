@@ -240,7 +240,10 @@ fn totals_of_other_parts_are_taken_over_and_never_fall() {
     let metrics = Metrics::default();
     let key_lookups = KeyLookups { memory: 7, store: 2, unknown: 1, failed: 0 };
     let journal_lag = Duration::from_millis(1_500);
-    let newer = Snapshot { shipped_calls: 5, key_lookups, journal_lag, journal_lag_records: 3, ..Snapshot::default() };
+    metrics.request_unnoted();
+    let (quota_thresholds, requests_unnoted) = ([3, 2, 0, 1], Unnoted { sampled: 9, failed: 1 });
+    let counted = Snapshot { quota_thresholds, requests_unnoted, ..Snapshot::default() };
+    let newer = Snapshot { shipped_calls: 5, key_lookups, journal_lag, journal_lag_records: 3, ..counted };
     let older = Snapshot { shipped_calls: 4, ..newer };
     let [_, _, text] = [newer, older, newer].map(|snapshot| metrics.render(&snapshot));
     for line in [
@@ -249,6 +252,11 @@ fn totals_of_other_parts_are_taken_over_and_never_fall() {
         r#"tollgate_key_lookups_total{result="unknown"} 1"#,
         "tollgate_journal_lag_seconds 1.5",
         "tollgate_journal_lag_records 3",
+        r#"tollgate_quota_thresholds_total{percent="50"} 3"#,
+        r#"tollgate_quota_thresholds_total{percent="100"} 0"#,
+        r#"tollgate_quota_thresholds_total{percent="other"} 1"#,
+        r#"tollgate_requests_unnoted_total{reason="full"} 1"#,
+        r#"tollgate_requests_unnoted_total{reason="sampled"} 9"#,
     ] {
         assert!(has(&text, line), "{line}\nis not in\n{text}");
     }

@@ -4,11 +4,11 @@ use super::{Gateway, Runtime};
 use crate::clock;
 use crate::metrics::Timing;
 use filters::catalogue::Model;
-use filters::denied::{Code, Denied};
+use filters::denied::{Code, Denied, LimitSource};
 use filters::id::CallId;
 use filters::key::Key;
 use filters::pipeline::{Admitted, Settled};
-use filters::ports::{Outcome, Terminal};
+use filters::ports::{FreeRequest, Outcome, Terminal};
 use filters::scope::Route;
 use filters::settle::End;
 use filters::time::EpochMs;
@@ -28,6 +28,8 @@ pub(super) struct Report {
     pub(super) client: Option<IpAddr>,
     pub(super) status: u16,
     pub(super) error: Option<Code>,
+    /// The quota that refused.
+    limit_source: Option<LimitSource>,
     /// Providers tried.
     pub(super) attempts: u8,
     /// Time spent waiting for the provider.
@@ -52,6 +54,7 @@ impl Report {
             client: None,
             status: 0,
             error: None,
+            limit_source: None,
             attempts: 0,
             upstream: Duration::ZERO,
             first_byte: None,
@@ -83,6 +86,7 @@ impl Report {
 
     pub(super) fn refuse(&mut self, denied: &Denied) {
         self.error = Some(denied.code());
+        self.limit_source = denied.limit_source();
     }
 
     /// Time since the beginning.
@@ -121,8 +125,28 @@ impl Gateway {
             (None, None, Some(code)) => self.metrics.refused(report.route, code),
             (None, _, None) => report.route.into_iter().for_each(|route| self.metrics.answered(route)),
         }
+        self.note(report);
         if runtime.log_calls {
             log_line(report, total);
+        }
+    }
+
+    /// Hands over a request of a known key that cost nothing.
+    fn note(&self, report: &Report) {
+        let (None, Some(key), Some(route)) = (&report.settled, &report.key, report.route) else { return };
+        let request = FreeRequest {
+            call: report.call,
+            key: key.id,
+            org: key.org,
+            route,
+            model: report.model.as_ref().map(|model| Arc::clone(&model.id)),
+            status: report.status,
+            error: report.error,
+            limit_source: report.limit_source,
+            at: report.started,
+        };
+        if self.notes.try_send(request).is_err() {
+            self.metrics.request_unnoted();
         }
     }
 }

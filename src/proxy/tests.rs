@@ -67,6 +67,7 @@ impl Bench {
             keys: Arc::new(MemoryKeys([(pepper.lookup(token.reveal()), Arc::new(key))].into())),
             pepper,
             journal: Arc::new(journal.clone()),
+            notes: mpsc::channel(1).0,
             authority: Arc::new(SoleNode::default()),
             metrics,
             dialer: Dialer::new(None).expect("a dialer"),

@@ -1,9 +1,11 @@
 //! Recomputes the books, in one snapshot of them: what was paid in, charged and spent must agree to the nano-dollar.
 
+mod rollups;
+
 pub use super::journal::JournalFacts;
-use super::ledger::{amended, read_usage};
+use super::ledger::{Tail, Whose, amended, read_usage};
 use super::{Rows, Store, StoreError, Transaction, parsed};
-use filters::id::{KeyId, OrgId, PriceId};
+use filters::id::{KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::Outcome;
 use filters::price::{Price, Tier};
@@ -29,6 +31,8 @@ pub enum Invariant {
     KeySpentIsCharged,
     /// What an organisation has spent is the sum of its calls' charges, so that credits less charges are its balance.
     OrganisationSpentIsCharged,
+    /// What stands in the tables of usage are the sums of their calls.
+    RollupsAreTheirRows,
     /// The journal is sound and has one end for each call that was begun.
     OneEndACall,
 }
@@ -44,6 +48,7 @@ impl Invariant {
             Self::RecoveredWithinReserve => "recovered_within_reserve",
             Self::KeySpentIsCharged => "key_spent_is_charged",
             Self::OrganisationSpentIsCharged => "organisation_spent_is_charged",
+            Self::RollupsAreTheirRows => "rollups_are_their_rows",
             Self::OneEndACall => "one_end_a_call",
         }
     }
@@ -116,6 +121,14 @@ struct Charged {
     by_org: HashMap<OrgId, i128>,
 }
 
+impl Charged {
+    /// Adds the charge of a call or of an amendment.
+    fn add(&mut self, key: KeyId, org: OrgId, charge: NanoUsd) {
+        *self.by_key.entry(key).or_default() += i128::from(charge.0);
+        *self.by_org.entry(org).or_default() += i128::from(charge.0);
+    }
+}
+
 /// Rows that belong to nothing: a statement, and what its rows are.
 const ORPHANS: [(&str, &str); 6] = [
     (
@@ -161,6 +174,7 @@ impl Store {
         let prices = read_prices(&mut snapshot).await?;
         let charged = check_calls(&mut snapshot, &prices, &mut report).await?;
         check_spent(&mut snapshot, charged, &mut report).await?;
+        rollups::check_rollups(&mut snapshot, &mut report).await?;
         check_journal(&mut report);
         report.findings.sort_by_key(|finding| finding.invariant);
         Ok(report)
@@ -210,15 +224,13 @@ async fn check_calls(
         let charge = NanoUsd(row.try_get("charge_nano")?);
         report.calls += 1;
         report.charged += i128::from(charge.0);
-        *charged.by_key.entry(parsed(&row, "key_id")?).or_default() += i128::from(charge.0);
-        *charged.by_org.entry(parsed(&row, "org_id")?).or_default() += i128::from(charge.0);
+        charged.add(parsed(&row, "key_id")?, parsed(&row, "org_id")?, charge);
         check_call(&row, charge, prices, report)?;
     }
     drop(rows);
     for (key, org, charge) in amended(snapshot).await? {
         report.charged += i128::from(charge.0);
-        *charged.by_key.entry(key).or_default() += i128::from(charge.0);
-        *charged.by_org.entry(org).or_default() += i128::from(charge.0);
+        charged.add(key, org, charge);
     }
     Ok(charged)
 }
@@ -266,8 +278,9 @@ async fn check_spent(
     mut charged: Charged,
     report: &mut AuditReport,
 ) -> Result<(), StoreError> {
+    let tail = Tail::read(snapshot, Whose::All).await?;
     let mut rows = sqlx::query(
-        "SELECT q.owner, COALESCE(s.amount, 0) AS amount FROM quotas q \
+        "SELECT q.id, q.owner, COALESCE(s.amount, 0) AS amount FROM quotas q \
          LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0 \
          WHERE q.kind = 'balance' \
          OR (q.kind = 'spend' AND q.unit = 'total' AND q.model = '' AND q.owner IN (SELECT id FROM keys))",
@@ -275,7 +288,8 @@ async fn check_spent(
     .fetch(&mut **snapshot);
     while let Some(row) = rows.try_next().await? {
         let owner: String = row.try_get("owner")?;
-        let spent: i64 = row.try_get("amount")?;
+        let waiting = tail.charged_in_all(QuotaId(row.try_get("id")?));
+        let spent = row.try_get::<i64, _>("amount")?.saturating_add(waiting);
         let (invariant, sum) = if let Ok(key) = owner.parse() {
             report.keys += 1;
             (Invariant::KeySpentIsCharged, charged.by_key.remove(&key))
@@ -362,13 +376,15 @@ mod tests {
     async fn each_cooked_row_is_found() {
         use Invariant::*;
         let spent = [KeySpentIsCharged, OrganisationSpentIsCharged];
+        let missing = [KeySpentIsCharged, OrganisationSpentIsCharged, RollupsAreTheirRows];
+        let other_usage = [ChargesAreTheirCost, ChargesAreTheirCost, RollupsAreTheirRows];
         for (statement, broken) in [
             ("UPDATE credits SET amount_nano = 1", &[CreditsAreTheLimit][..]),
             ("UPDATE quotas SET limit_value = 1 WHERE kind = 'balance'", &[CreditsAreTheLimit]),
-            ("DELETE FROM calls WHERE request_id = (SELECT MIN(request_id) FROM calls)", &spent),
+            ("DELETE FROM calls WHERE request_id = (SELECT MIN(request_id) FROM calls)", &missing),
             ("UPDATE spent SET amount = amount + 1 WHERE quota = (SELECT MAX(quota) FROM spent)", &spent[..1]),
             ("UPDATE spent SET amount = amount + 1 WHERE quota = (SELECT MIN(quota) FROM spent)", &spent[1..]),
-            ("UPDATE calls SET output_tokens = 4 WHERE outcome = 'complete'", &[ChargesAreTheirCost; 2]),
+            ("UPDATE calls SET output_tokens = 4 WHERE outcome = 'complete'", &other_usage),
             ("UPDATE calls SET tier = 'flex', price_id = 7 WHERE outcome = 'complete'", &[ChargesAreTheirCost; 2]),
             ("DELETE FROM prices", &[ChargesAreTheirCost; 2]),
             ("UPDATE calls SET reserved_nano = 0 WHERE outcome = 'recovered'", &[RecoveredWithinReserve]),
@@ -379,7 +395,7 @@ mod tests {
         }
         let raised = "UPDATE calls SET charge_nano = charge_nano + 1 WHERE outcome = 'complete'";
         let broken = broken_after(&[raised]).await;
-        assert_eq!(broken, [&[ChargesAreTheirCost; 2][..], &spent].concat());
+        assert_eq!(broken, [&[ChargesAreTheirCost; 2][..], &missing].concat());
         let key_gone = ["PRAGMA foreign_keys = OFF", "DELETE FROM keys"];
         assert_eq!(broken_after(&key_gone).await[..3], [RowsBelong; 3]);
     }

@@ -22,7 +22,7 @@ pub use directory::node_name;
 pub use facts::{JournalFacts, facts};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;
-pub use shipper::{Checkpoint, Ledger, LedgerError, Shipment, Shipper};
+pub use shipper::{Checkpoint, Ledger, LedgerError, Merge, Shipment, Shipper};
 
 use crate::config::SyncMode;
 use crate::crash;

@@ -1,6 +1,7 @@
 //! Keys: made (one or a million), listed, shown, switched off and on.
 
 use super::changes::Change;
+use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit, Owner};
 use super::quotas::{self, QuotaKind, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed, projects};
@@ -85,12 +86,14 @@ pub struct KeyRecord {
     pub expires: Option<EpochMs>,
     /// What it may use up, and has.
     pub limits: Vec<QuotaRow>,
+    /// When its latest call was admitted, as far as it is on the books.
+    pub last_used: Option<EpochMs>,
 }
 
 /// The columns that [`read_row`] reads.
 pub(super) const SELECT: &str = "SELECT k.id, k.org, k.project, o.suspended_ms, k.name, k.lookup, k.fingerprint, k.status, \
-     k.scopes, k.models, k.providers, k.created_ms, k.expires_ms \
-     FROM keys k JOIN organisations o ON o.id = k.org";
+     k.scopes, k.models, k.providers, k.created_ms, k.expires_ms, l.at_ms AS last_used_ms \
+     FROM keys k JOIN organisations o ON o.id = k.org LEFT JOIN last_used l ON l.key_id = k.id";
 
 impl Store {
     /// Makes a key.
@@ -221,12 +224,20 @@ pub(super) fn unknown(key: KeyId) -> StoreError {
 async fn with_limits(connection: &mut Connection, rows: Vec<Rows>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
     let mut records = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
     let owners: Vec<String> = records.iter().map(|key| key.id.to_string()).collect();
+    let whose = match records.as_slice() {
+        [key] => Whose::Key(key.id),
+        // A page of keys is of one organisation.
+        [key, ..] => Whose::Org(key.org),
+        [] => return Ok(records),
+    };
+    let tail = Tail::read(connection, whose).await?;
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::new();
-    for quota in quotas::read(connection, &owners, now).await? {
+    for quota in quotas::read_with(connection, &owners, &tail, now).await? {
         by_owner.entry(quota.owner.clone()).or_default().push(quota);
     }
     for (record, owner) in records.iter_mut().zip(&owners) {
         record.limits = by_owner.remove(owner).unwrap_or_default();
+        record.last_used = record.last_used.max(tail.last_used(record.id));
     }
     Ok(records)
 }
@@ -267,6 +278,7 @@ pub(super) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
         created: EpochMs(row.try_get("created_ms")?),
         expires: row.try_get::<Option<i64>, _>("expires_ms")?.map(EpochMs),
         limits: Vec::new(),
+        last_used: row.try_get::<Option<i64>, _>("last_used_ms")?.map(EpochMs),
     })
 }
 

@@ -298,7 +298,8 @@ pub(super) async fn ship(connection: &mut Connection, node: &str, sums: &[(Share
     Ok(())
 }
 
-fn read_terms(row: &Rows) -> Result<Terms, StoreError> {
+/// Reads what is in force of a quota.
+pub(super) fn read_terms(row: &Rows) -> Result<Terms, StoreError> {
     let increase = match (row.try_get("increase_value")?, row.try_get("increase_until_ms")?) {
         (Some(amount), Some(until)) => Some(Increase { amount: NanoUsd(amount), until: EpochMs(until) }),
         _ => None,

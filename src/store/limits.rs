@@ -2,6 +2,7 @@
 //! against the limit that was in force.
 
 use super::changes::Change;
+use super::ledger::{Tail, Whose};
 use super::quotas::{self, Increase, QuotaKind, QuotaRow, Thresholds, plain_window, window_columns};
 use super::{Connection, Engine, Store, StoreError, keys, organisations, projects};
 use filters::id::{KeyId, OrgId, ProjectId};
@@ -26,6 +27,16 @@ pub enum Owner {
     Project(ProjectId),
     /// That of all keys of an organisation together.
     Organisation(OrgId),
+}
+
+impl Owner {
+    fn whose(self) -> Whose<'static> {
+        match self {
+            Self::Key(key) => Whose::Key(key),
+            Self::Project(project) => Whose::Project(project),
+            Self::Organisation(org) => Whose::Org(org),
+        }
+    }
 }
 
 impl fmt::Display for Owner {
@@ -170,7 +181,8 @@ impl Store {
             }
         }
         owner_changed(owner).record(&mut transaction, now).await?;
-        let limits = quotas::read(&mut transaction, &owners, now).await?;
+        let tail = Tail::read(&mut transaction, owner.whose()).await?;
+        let limits = quotas::read_with(&mut transaction, &owners, &tail, now).await?;
         transaction.commit().await?;
         Ok(limits)
     }
@@ -178,7 +190,8 @@ impl Store {
     /// The limits of an owner, in the order in which they were first set.
     pub async fn limits(&self, owner: Owner, now: EpochMs) -> Result<Vec<QuotaRow>, StoreError> {
         let mut snapshot = self.snapshot().await?;
-        quotas::read(&mut snapshot, &[owner.to_string()], now).await
+        let tail = Tail::read(&mut snapshot, owner.whose()).await?;
+        quotas::read_with(&mut snapshot, &[owner.to_string()], &tail, now).await
     }
 }
 

@@ -1,10 +1,11 @@
 //! Organisations: who pays, and what they have paid in.
 
 use super::changes::Change;
+use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit};
 use super::quotas::QuotaKind;
 use super::{Connection, Rows, Store, StoreError, parsed};
-use filters::id::{OrgId, bits};
+use filters::id::{OrgId, QuotaId, bits};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use sqlx::Row;
@@ -34,7 +35,7 @@ impl OrganisationRecord {
     }
 }
 
-const SELECT: &str = "SELECT o.id, o.name, o.created_ms, o.suspended_ms, q.limit_value, COALESCE(s.amount, 0) AS amount \
+const SELECT: &str = "SELECT o.id, o.name, o.created_ms, o.suspended_ms, q.id AS quota, q.limit_value, COALESCE(s.amount, 0) AS amount \
      FROM organisations o \
      JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' \
      LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0";
@@ -73,19 +74,23 @@ impl Store {
     /// One organisation.
     pub async fn organisation(&self, id: OrgId) -> Result<OrganisationRecord, StoreError> {
         let query = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE o.id = $1")));
-        let row = query.bind(id.to_string()).fetch_optional(&self.reader).await?;
-        read_row(&row.ok_or_else(|| unknown(id))?)
+        let mut snapshot = self.snapshot().await?;
+        let row = query.bind(id.to_string()).fetch_optional(&mut *snapshot).await?;
+        let tail = Tail::read(&mut snapshot, Whose::Org(id)).await?;
+        read_row(&row.ok_or_else(|| unknown(id))?, &tail)
     }
 
     /// Organisations in the order in which they were made, those after `after`, at most `limit`.
     pub async fn organisations(&self, after: Option<OrgId>, limit: u32) -> Result<Vec<OrganisationRecord>, StoreError> {
         let text = format!("{SELECT} WHERE o.id > $1 ORDER BY o.id LIMIT $2");
+        let mut snapshot = self.snapshot().await?;
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(after.map(|id| id.to_string()).unwrap_or_default())
             .bind(i64::from(limit))
-            .fetch_all(&self.reader)
+            .fetch_all(&mut *snapshot)
             .await?;
-        rows.iter().map(read_row).collect()
+        let tail = Tail::read(&mut snapshot, Whose::All).await?;
+        rows.iter().map(|row| read_row(row, &tail)).collect()
     }
 
     /// Adds credit. What may be spent is the sum of all credits, so the two move in one transaction.
@@ -160,14 +165,16 @@ pub(super) fn unknown(org: OrgId) -> StoreError {
     StoreError::NotFound(format!("organisation {org}"))
 }
 
-fn read_row(row: &Rows) -> Result<OrganisationRecord, StoreError> {
+fn read_row(row: &Rows, tail: &Tail) -> Result<OrganisationRecord, StoreError> {
+    let waiting = tail.charged_in_all(QuotaId(row.try_get("quota")?));
+    let spent: i64 = row.try_get("amount")?;
     Ok(OrganisationRecord {
         id: parsed(row, "id")?,
         name: row.try_get("name")?,
         created: EpochMs(row.try_get("created_ms")?),
         suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.map(EpochMs),
         credits: NanoUsd(row.try_get("limit_value")?),
-        spent: NanoUsd(row.try_get("amount")?),
+        spent: NanoUsd(spent.saturating_add(waiting)),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Projects: keys of an organisation that share limits.
 
 use super::changes::Change;
+use super::ledger::{TAIL, Tail, Whose};
 use super::limits::{self, Limit};
 use super::quotas::{self, QuotaRow};
 use super::{Connection, LIST_MAX, Rows, Store, StoreError, organisations, parsed};
@@ -124,14 +125,37 @@ async fn with_limits(
 ) -> Result<Vec<ProjectRecord>, StoreError> {
     let mut records = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
     let owners: Vec<String> = records.iter().map(|project| project.id.to_string()).collect();
+    let whose = match records.as_slice() {
+        [project] => Whose::Project(project.id),
+        // A page of projects is of one organisation.
+        [project, ..] => Whose::Org(project.org),
+        [] => return Ok(records),
+    };
+    let tail = Tail::read(connection, whose).await?;
+    let waiting = waiting(connection, records[0].org).await?;
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::new();
-    for quota in quotas::read(connection, &owners, now).await? {
+    for quota in quotas::read_with(connection, &owners, &tail, now).await? {
         by_owner.entry(quota.owner.clone()).or_default().push(quota);
     }
     for (record, owner) in records.iter_mut().zip(&owners) {
         record.limits = by_owner.remove(owner).unwrap_or_default();
+        record.spent = record.spent.saturating_add(waiting.get(&record.id).copied().unwrap_or_default());
     }
     Ok(records)
+}
+
+/// What the keys of an organisation's projects were charged and what is in no sum yet.
+async fn waiting(connection: &mut Connection, org: OrgId) -> Result<HashMap<ProjectId, NanoUsd>, StoreError> {
+    let text = format!(
+        "SELECT k.project, t.charge_nano FROM (SELECT c.key_id, c.charge_nano FROM {TAIL} AND c.org_id = $1) t \
+         CROSS JOIN keys k WHERE k.id = t.key_id AND k.project IS NOT NULL"
+    );
+    let mut waiting = HashMap::new();
+    for row in sqlx::query(sqlx::AssertSqlSafe(text)).bind(org.to_string()).fetch_all(connection).await? {
+        let sum: &mut NanoUsd = waiting.entry(parsed(&row, "project")?).or_default();
+        *sum = sum.saturating_add(NanoUsd(row.try_get("charge_nano")?));
+    }
+    Ok(waiting)
 }
 
 fn read_row(row: &Rows) -> Result<ProjectRecord, StoreError> {

@@ -1,6 +1,7 @@
 //! Quotas as rows: whose they are, what they limit, over which window, and what has been charged to them. `limits.rs` makes
 //! and changes them.
 
+use super::ledger::Tail;
 use super::{Connection, Engine, Rows, StoreError, push_list};
 use filters::id::QuotaId;
 use filters::key::Glob;
@@ -216,6 +217,18 @@ pub(super) async fn read(
     Ok(quotas)
 }
 
+/// The same, with what was charged and is in no sum yet: for people, who see the books without this process's memory.
+pub(super) async fn read_with(
+    connection: &mut Connection,
+    owners: &[String],
+    tail: &Tail,
+    now: EpochMs,
+) -> Result<Vec<QuotaRow>, StoreError> {
+    let mut quotas = read(connection, owners, now).await?;
+    quotas.iter_mut().for_each(|quota| tail.add_to(quota, now));
+    Ok(quotas)
+}
+
 /// Fills in what was charged to quotas of money that count over windows: one statement a window.
 async fn count_windows(connection: &mut Connection, quotas: &mut [QuotaRow], now: EpochMs) -> Result<(), StoreError> {
     let mut by_window: HashMap<Window, Vec<usize>> = HashMap::new();
@@ -280,7 +293,8 @@ fn read_row(row: &Rows) -> Result<QuotaRow, StoreError> {
     })
 }
 
-fn read_window(row: &Rows) -> Result<Window, StoreError> {
+/// Reads the columns of a window.
+pub(super) fn read_window(row: &Rows) -> Result<Window, StoreError> {
     let [unit, align, zone] = ["unit", "align", "zone"].map(|column| row.try_get::<String, _>(column));
     let (unit, align, zone) = (unit?, align?, zone?);
     let words: Vec<&str> = [&*align, &*unit, &*zone].into_iter().filter(|word| !word.is_empty()).collect();

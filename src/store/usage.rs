@@ -1,5 +1,6 @@
 //! What was used and charged, summed up by day, by model or by key.
 
+use super::ledger::{TAIL, day_from, hour_of};
 use super::{Rows, Store, StoreError};
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
@@ -56,33 +57,60 @@ pub struct UsageSum {
     pub charge: NanoUsd,
 }
 
+/// What is read of each part: the sums by day of whole days, the sums by hour of the hours before them, and the calls that
+/// are in no sum yet. Days and hours are counted out, because the tables are ordered by time first and then by key.
+const PARTS: &str = "WITH RECURSIVE whose (id) AS (SELECT id FROM keys WHERE {of_spender}), \
+     days (from_ms) AS (SELECT CAST($3 AS BIGINT) \
+         UNION ALL SELECT from_ms + 86400000 FROM days WHERE from_ms < (SELECT MAX(day_ms) FROM usage_days)), \
+     hours (from_ms) AS (SELECT CAST($2 AS BIGINT) WHERE CAST($2 AS BIGINT) < CAST($3 AS BIGINT) \
+         UNION ALL SELECT from_ms + 3600000 FROM hours WHERE from_ms + 3600000 < CAST($3 AS BIGINT)), \
+     parts (at_ms, key_id, model, calls, estimated, input_tokens, cache_read_tokens, output_tokens, charge_nano) AS ( \
+         SELECT u.day_ms, u.key_id, u.model, u.calls, u.estimated, u.input_tokens, u.cache_read_tokens, u.output_tokens, \
+             u.charge_nano \
+         FROM days CROSS JOIN whose CROSS JOIN usage_days u WHERE u.day_ms = days.from_ms AND u.key_id = whose.id \
+         UNION ALL \
+         SELECT u.hour_ms, u.key_id, u.model, u.calls, u.estimated, u.input_tokens, u.cache_read_tokens, u.output_tokens, \
+             u.charge_nano \
+         FROM hours CROSS JOIN whose CROSS JOIN usage_hours u WHERE u.hour_ms = hours.from_ms AND u.key_id = whose.id \
+         UNION ALL \
+         SELECT c.started_ms, c.key_id, c.model, 1, c.estimated, c.input_tokens, c.cache_read_tokens, c.output_tokens, \
+             c.charge_nano \
+         FROM {tail} AND c.started_ms >= CAST($2 AS BIGINT) AND c.key_id IN (SELECT id FROM whose))";
+
 impl Store {
-    /// Calls admitted since a moment, by day in order, or by model or key, the dearest first.
+    /// Calls admitted since the beginning of a moment's hour, by day in order, or by model or key, the dearest first.
     pub async fn usage(
         &self,
         spender: Spender,
         since: EpochMs,
         grouping: Grouping,
     ) -> Result<Vec<UsageSum>, StoreError> {
-        // An organisation's calls are found through its keys: an index of their own would be paid for by every call.
         let (of_spender, id) = match spender {
-            Spender::Key(key) => ("key_id = $1", key.to_string()),
-            Spender::Org(org) => ("key_id IN (SELECT id FROM keys WHERE org = $1)", org.to_string()),
+            Spender::Key(key) => ("id = $1", key.to_string()),
+            Spender::Org(org) => ("org = $1", org.to_string()),
         };
         let (group, order) = match grouping {
-            Grouping::Day => ("started_ms / 86400000", "1"),
+            Grouping::Day => ("at_ms / 86400000", "1"),
             Grouping::Model => ("model", "7 DESC, 1"),
             Grouping::Key => ("key_id", "7 DESC, 1"),
         };
+        let parts = PARTS.replace("{of_spender}", of_spender).replace("{tail}", TAIL);
         // Sums are cast because PostgreSQL widens them.
         let text = format!(
-            "SELECT {group} AS in_group, COUNT(*) AS calls, \
+            "{parts} SELECT {group} AS in_group, CAST(SUM(calls) AS BIGINT) AS calls, \
              CAST(SUM(estimated) AS BIGINT) AS estimated, CAST(SUM(input_tokens) AS BIGINT) AS input_tokens, \
              CAST(SUM(cache_read_tokens) AS BIGINT) AS cache_read_tokens, \
              CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(charge_nano) AS BIGINT) AS charge_nano \
-             FROM calls WHERE {of_spender} AND started_ms >= $2 GROUP BY 1 ORDER BY {order}"
+             FROM parts GROUP BY 1 ORDER BY {order}"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id).bind(since.0).fetch_all(&self.reader).await?;
+        // There were no calls before 1970, and each day since then is a step.
+        let since = hour_of(since.max(EpochMs(0)));
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(id)
+            .bind(since.0)
+            .bind(day_from(since).0)
+            .fetch_all(&self.reader)
+            .await?;
         rows.iter().map(|row| read_row(row, grouping)).collect()
     }
 }

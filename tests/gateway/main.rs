@@ -1,5 +1,6 @@
 //! Every test through the front door: the real binary, HTTP in, HTTP out. Modules are named after what a user sees.
 
+mod books;
 mod bounds;
 mod calls;
 mod departures;

@@ -24,8 +24,20 @@ pub trait Ledger: Send + Sync {
     /// Takes all of a node's shipment or nothing of it, and says how many of the calls were new.
     async fn ship(&self, node: &str, shipment: &Shipment) -> Result<usize, LedgerError>;
 
+    /// Adds what the node's calls moved to the sums that others read, where the ledger has put that off.
+    async fn merge(&self, node: &str, merge: Merge) -> Result<(), LedgerError>;
+
     /// The node's checkpoint, if it has ever shipped.
     async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, LedgerError>;
+}
+
+/// Which sums a ledger is to bring up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merge {
+    /// Those that have waited long enough.
+    Due,
+    /// All.
+    All,
 }
 
 /// What goes to the ledger in one piece.
@@ -151,21 +163,24 @@ impl Shipper {
         }
     }
 
-    /// Ships every call that has ended, and says how many that were. For the start, before serving, and for the stop.
+    /// Ships every call that has ended, brings all sums up to date, and says how many calls that were. For the start, before
+    /// serving, and for the stop.
     pub async fn ship_all(&mut self) -> Result<usize, LedgerError> {
         let mut total = 0;
         loop {
             match self.ship_batch().await? {
-                Shipped { records: 0, .. } => return Ok(total),
+                Shipped { records: 0, .. } => break,
                 Shipped { calls, .. } => total += calls,
             }
         }
+        self.ledger.merge(&self.node, Merge::All).await?;
+        Ok(total)
     }
 
     /// Ships what waits, then again while a whole batch waits: small shipments cost the ledger more than they are worth.
     async fn ship_full_batches(&mut self) -> Result<(), LedgerError> {
         while self.ship_batch().await?.records >= BATCH_RECORDS_MAX {}
-        Ok(())
+        self.ledger.merge(&self.node, Merge::Due).await
     }
 
     async fn ship_batch(&mut self) -> Result<Shipped, LedgerError> {

@@ -64,6 +64,10 @@ impl Ledger for MemoryLedger {
         Ok(new)
     }
 
+    async fn merge(&self, _: &str, _: Merge) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
     async fn checkpoint(&self, _: &str) -> Result<Option<Checkpoint>, LedgerError> {
         Ok(*self.checkpoint.lock().unwrap())
     }

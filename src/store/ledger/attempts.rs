@@ -1,12 +1,15 @@
 //! What is written beside the calls: candidates that did not answer, and usage that came after a call's end.
 
-use super::{KIND_COLUMNS, ROWS_PER_INSERT, signed};
+use super::calls::KIND_COLUMNS;
+use super::merge::chunks;
+use super::signed;
+use super::sums::Sums;
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
-use filters::ports::{Amendment, FailedAttempt, Share};
+use filters::ports::{Amendment, FailedAttempt};
 use sqlx::{QueryBuilder, Row};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// Writes attempts down; those that are on the books change nothing.
 pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttempt]) -> Result<(), StoreError> {
@@ -34,7 +37,7 @@ pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttemp
 pub(super) async fn insert_amendments(
     connection: &mut Connection,
     amendments: &[Amendment],
-    sums: &mut BTreeMap<Share, i64>,
+    sums: &mut Sums,
 ) -> Result<(), StoreError> {
     for chunk in chunks(amendments) {
         let rows = insertion(chunk).build().fetch_all(&mut *connection).await?;
@@ -47,10 +50,7 @@ pub(super) async fn insert_amendments(
             if !new.remove(&(amendment.call.to_string(), i64::from(amendment.sequence))) {
                 continue;
             }
-            for share in &amendment.shares {
-                let sum = sums.entry(*share).or_insert(0);
-                *sum = sum.saturating_add(amendment.charge.0);
-            }
+            sums.charge(&amendment.shares, amendment.org, amendment.charge.0);
         }
     }
     Ok(())
@@ -83,17 +83,6 @@ fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
     });
     query.push(" ON CONFLICT (request_id, sequence) DO NOTHING RETURNING request_id, sequence");
     query
-}
-
-/// In few lengths, so that few statements are prepared.
-fn chunks<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let length = ROWS_PER_INSERT.into_iter().find(|length| *length <= rest.len())?;
-        let (chunk, after) = rest.split_at(length);
-        rest = after;
-        Some(chunk)
-    })
 }
 
 #[cfg(test)]

@@ -47,15 +47,19 @@ impl Row {
 }
 
 impl Gateway {
-    /// All rows that have been shipped, in the order in which the calls began.
+    /// All calls that have been shipped, in the order in which they began.
     pub(crate) fn books(&self) -> Vec<Row> {
+        self.rows("SELECT * FROM calls ORDER BY started_ms, request_id").iter().map(Row::read).collect()
+    }
+
+    /// Rows of any table.
+    pub(crate) fn rows(&self, statement: &'static str) -> Vec<SqliteRow> {
         let file = self.data().join("tollgate.db");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let options = SqliteConnectOptions::new().filename(file).read_only(true).disable_statement_logging();
             let mut books: SqliteConnection = options.connect().await.expect("the books are there");
-            let rows = sqlx::query("SELECT * FROM calls ORDER BY started_ms, request_id").fetch_all(&mut books).await;
-            rows.expect("the books can be read").iter().map(Row::read).collect()
+            sqlx::query(statement).fetch_all(&mut books).await.expect("the books can be read")
         })
     }
 

@@ -1,0 +1,58 @@
+//! What `/metrics` asks of the parts that count for themselves.
+
+use crate::clock;
+use crate::log::Log;
+use crate::metrics::{KeyLookups, Snapshot, Unnoted};
+use crate::proxy::Gateway;
+use crate::store::Store;
+use crate::store::journal::JournalCounts;
+use crate::store::key_cache::KeyCache;
+use crate::store::requests::UnnotedCounts;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What `/metrics` is made of.
+pub(super) struct Scrape {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) journal: Arc<JournalCounts>,
+    pub(super) keys: KeyCache,
+    pub(super) store: Store,
+    pub(super) unnoted: Arc<UnnotedCounts>,
+    pub(super) log: Log,
+}
+
+impl Scrape {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = clock::now();
+        self.gateway.runtime.load().providers().iter().for_each(|provider| provider.show_health(now));
+        let (journal, keys) = (&self.journal, self.keys.counts());
+        Snapshot {
+            journal_lag_records: journal.lag_records(),
+            journal_lag: Duration::from_millis(journal.lag_ms.load(Ordering::Relaxed)),
+            journal_bytes: journal.bytes.load(Ordering::Relaxed),
+            journal_failures: journal.failures.load(Ordering::Relaxed) + journal.left_out.load(Ordering::Relaxed),
+            shipped_calls: journal.shipped.load(Ordering::Relaxed),
+            ship_failures: journal.ship_failures.load(Ordering::Relaxed),
+            recovered_calls: journal.recovered.load(Ordering::Relaxed),
+            key_lookups: KeyLookups {
+                memory: keys.memory.load(Ordering::Relaxed),
+                store: keys.store.load(Ordering::Relaxed),
+                unknown: keys.unknown.load(Ordering::Relaxed),
+                failed: keys.failed.load(Ordering::Relaxed),
+            },
+            key_cache_entries: keys.entries.load(Ordering::Relaxed) as u64,
+            log_lines_lost: self.log.lines_lost(),
+            quota_thresholds: self
+                .store
+                .ledger_counts()
+                .thresholds
+                .each_ref()
+                .map(|count| count.load(Ordering::Relaxed)),
+            requests_unnoted: Unnoted {
+                sampled: self.unnoted.sampled.load(Ordering::Relaxed),
+                failed: self.unnoted.failed.load(Ordering::Relaxed),
+            },
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a node has shipped and not added to the sums on the books yet, and how it is added.
+//!
+//! Each key has rows of its own in the tables of sums, on pages of their own. With a hundred thousand keys calling, adding each
+//! shipment at once would write one of those pages for nearly every call. So the sums wait in memory until many calls have met
+//! in each. What waits is never lost: it is in the rows of `calls` after the mark `merged_through`, which moves in the
+//! transaction that adds it.
+
+use super::LedgerSettings;
+use super::calls::{Whose, sum_up};
+use super::sums::{Charged, Figures, Sums, Use, figure_columns};
+use super::thresholds::{self, Crossing};
+use crate::store::{Connection, Engine, StoreError, leases};
+use filters::id::KeyId;
+use filters::ports::Share;
+use filters::time::EpochMs;
+use sqlx::{QueryBuilder, Row};
+use std::time::{Duration, Instant};
+
+/// So few sums are added with the shipment itself: a few milliseconds of work several times a second.
+const ADDED_AT_ONCE_MAX: usize = 256;
+/// Rows of one UPSERT, largest first: three statements of each kind stay prepared.
+const ROWS_PER_UPSERT: [usize; 3] = [128, 16, 1];
+
+/// What a node has shipped and not merged.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) node: String,
+    pub(super) sums: Sums,
+    /// The number of the row that was shipped last.
+    pub(super) last_seq: i64,
+    /// The number of the last row that is in the sums on the books.
+    pub(super) merged_through: i64,
+    /// Since when something waits.
+    since: Option<Instant>,
+}
+
+impl Pending {
+    /// Takes out what is held of a node, or computes it from the rows after its mark. Whoever takes it puts it back when the
+    /// transaction has been committed; if that fails, the rows tell it again.
+    pub(super) async fn take(
+        held: &mut Option<Self>,
+        connection: &mut Connection,
+        node: &str,
+    ) -> Result<Self, StoreError> {
+        match held.take() {
+            Some(pending) if pending.node == node => Ok(pending),
+            Some(_) | None => Self::read(connection, node).await,
+        }
+    }
+
+    async fn read(connection: &mut Connection, node: &str) -> Result<Self, StoreError> {
+        let mark = sqlx::query("SELECT merged_through FROM checkpoints WHERE node = $1")
+            .bind(node)
+            .fetch_optional(&mut *connection)
+            .await?;
+        let merged_through = mark.map_or(Ok(0), |row| row.try_get("merged_through"))?;
+        let (sums, last_seq) = sum_up(connection, Whose::Node(node)).await?;
+        let since = (sums.len() > 0).then(Instant::now);
+        Ok(Self { node: node.to_owned(), sums, last_seq: last_seq.max(merged_through), merged_through, since })
+    }
+
+    /// Whether something waits.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.merged_through < self.last_seq
+    }
+
+    /// Whether what waits is to be added now.
+    pub(super) fn is_due(&self, settings: &LedgerSettings) -> bool {
+        let has_waited = |since: Instant| since.elapsed() >= Duration::from_millis(settings.merge_ms);
+        let sums = self.sums.len();
+        sums <= ADDED_AT_ONCE_MAX || sums >= settings.pending_sums_max || self.since.is_some_and(has_waited)
+    }
+
+    /// Notes that what was added last waits.
+    pub(super) fn wait(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Adds everything that waits to the sums on the books, and says which quotas crossed a threshold by it. The caller writes
+    /// the mark.
+    pub(super) async fn merge(
+        &mut self,
+        connection: &mut Connection,
+        now: EpochMs,
+    ) -> Result<Vec<Crossing>, StoreError> {
+        let sums = std::mem::take(&mut self.sums);
+        let charges = sums.charges();
+        for chunk in chunks(&charges) {
+            add_charges(connection, chunk).await?;
+            // What is spent is leased no longer, so the two move together.
+            let amounts: Vec<_> = chunk.iter().map(|(share, charged)| (*share, charged.amount)).collect();
+            leases::ship(connection, &self.node, &amounts).await?;
+        }
+        let crossings = thresholds::crossed(connection, &charges, now).await?;
+        for chunk in chunks(&sums.hours()) {
+            add_usage(connection, Table::Hours, chunk).await?;
+        }
+        for chunk in chunks(&sums.days()) {
+            add_usage(connection, Table::Days, chunk).await?;
+        }
+        for chunk in chunks(&sums.last_uses()) {
+            put_last_uses(connection, chunk).await?;
+        }
+        self.merged_through = self.last_seq;
+        self.since = None;
+        Ok(crossings)
+    }
+}
+
+/// Cuts rows into the few lengths for which statements stay prepared.
+pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = ROWS_PER_UPSERT.into_iter().find(|length| *length <= rows.len())?;
+        let (chunk, rest) = rows.split_at(length);
+        rows = rest;
+        Some(chunk)
+    })
+}
+
+/// Adds a column to what is there. Stops at the largest number, as `NanoUsd` does: an absurd figure of a provider must not stop
+/// the shipper for good.
+fn push_addition(query: &mut QueryBuilder<Engine>, table: &str, column: &str) {
+    query.push(format_args!(
+        "{column} = CASE WHEN excluded.{column} > 0 AND {table}.{column} > 9223372036854775807 - excluded.{column} \
+         THEN 9223372036854775807 ELSE {table}.{column} + excluded.{column} END"
+    ));
+}
+
+async fn add_charges(connection: &mut Connection, charges: &[(Share, Charged)]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::<Engine>::new("INSERT INTO spent (quota, window_start_ms, amount) ");
+    query.push_values(charges, |mut row, (share, charged)| {
+        row.push_bind(share.quota.0).push_bind(share.period.0).push_bind(charged.amount);
+    });
+    query.push(" ON CONFLICT (quota, window_start_ms) DO UPDATE SET ");
+    push_addition(&mut query, "spent", "amount");
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Table {
+    Hours,
+    Days,
+}
+
+async fn add_usage(connection: &mut Connection, table: Table, usage: &[(Use, Figures)]) -> Result<(), StoreError> {
+    let (table, from) = match table {
+        Table::Hours => ("usage_hours", "hour_ms"),
+        Table::Days => ("usage_days", "day_ms"),
+    };
+    let mut query = QueryBuilder::<Engine>::new("INSERT INTO ");
+    query.push(table).push(" (").push(from).push(", key_id, model");
+    for column in figure_columns() {
+        query.push(", ").push(column);
+    }
+    query.push(") ");
+    query.push_values(usage, |mut row, (using, figures)| {
+        row.push_bind(using.from.0).push_bind(using.key.to_string()).push_bind(&*using.model);
+        for figure in figures.0 {
+            row.push_bind(figure);
+        }
+    });
+    query.push(" ON CONFLICT (").push(from).push(", key_id, model) DO UPDATE SET ");
+    for (place, column) in figure_columns().enumerate() {
+        query.push(if place == 0 { "" } else { ", " });
+        push_addition(&mut query, table, column);
+    }
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn put_last_uses(connection: &mut Connection, last: &[(KeyId, EpochMs)]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::<Engine>::new("INSERT INTO last_used (key_id, at_ms) ");
+    query.push_values(last, |mut row, (key, at)| {
+        row.push_bind(key.to_string()).push_bind(at.0);
+    });
+    query.push(
+        " ON CONFLICT (key_id) DO UPDATE SET at_ms = \
+         CASE WHEN excluded.at_ms > last_used.at_ms THEN excluded.at_ms ELSE last_used.at_ms END",
+    );
+    query.build().execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What calls moved, added up: by quota and period, and by hour, key and model.
+
+use super::calls::KIND_COLUMNS;
+use super::signed;
+use filters::id::{KeyId, OrgId};
+use filters::ports::{Intent, Share, Terminal};
+use filters::time::EpochMs;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Columns of figures that stand before those of the kinds of tokens, and the one after them.
+const FIGURES_BEFORE: [&str; 4] = ["calls", "estimated", "input_tokens", "output_tokens"];
+const FIGURE_AFTER: &str = "charge_nano";
+/// How many figures there are.
+pub(in crate::store) const FIGURES: usize = FIGURES_BEFORE.len() + KIND_COLUMNS.len() + 1;
+
+/// The columns of figures, in the order of the tables.
+pub(in crate::store) fn figure_columns() -> impl Iterator<Item = &'static str> {
+    let kinds = KIND_COLUMNS.iter().map(|(_, column)| *column);
+    FIGURES_BEFORE.into_iter().chain(kinds).chain([FIGURE_AFTER])
+}
+
+/// What some calls used and were charged, in the order of [`figure_columns`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::store) struct Figures(pub(in crate::store) [i64; FIGURES]);
+
+impl Figures {
+    /// Adds others. Stops at the largest number, as `NanoUsd` does.
+    pub(in crate::store) fn add(&mut self, others: &Self) {
+        for (figure, other) in self.0.iter_mut().zip(others.0) {
+            *figure = figure.saturating_add(other);
+        }
+    }
+}
+
+/// Whose usage of what, and since when: the beginning of an hour or of a day.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Use {
+    pub(super) from: EpochMs,
+    pub(super) key: KeyId,
+    pub(super) model: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Used {
+    figures: Figures,
+    last: EpochMs,
+}
+
+/// What was charged to a quota in a period, and whose quota it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Charged {
+    pub(super) org: OrgId,
+    pub(super) amount: i64,
+}
+
+/// A call as far as sums are concerned.
+pub(super) struct Entry<'a> {
+    pub(super) key: KeyId,
+    pub(super) org: OrgId,
+    pub(super) model: &'a Arc<str>,
+    pub(super) started: EpochMs,
+    pub(super) figures: Figures,
+    pub(super) shares: &'a [Share],
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn of(intent: &'a Intent, terminal: &Terminal) -> Self {
+        let usage = &terminal.usage;
+        let mut figures = Figures::default();
+        let before = [1, i64::from(terminal.estimated), signed(usage.input_total()), signed(usage.output_total())];
+        let kinds = KIND_COLUMNS.iter().map(|(kind, _)| signed(usage.get(*kind)));
+        let all = before.into_iter().chain(kinds).chain([terminal.charge.0]);
+        figures.0.iter_mut().zip(all).for_each(|(figure, value)| *figure = value);
+        Self {
+            key: intent.key,
+            org: intent.org,
+            model: &intent.model,
+            started: intent.started,
+            figures,
+            shares: &intent.shares,
+        }
+    }
+}
+
+/// Sums of calls.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    charged: HashMap<Share, Charged>,
+    used: HashMap<Use, Used>,
+}
+
+impl Sums {
+    /// Adds a call.
+    pub(super) fn add(&mut self, call: &Entry<'_>) {
+        self.charge(call.shares, call.org, call.figures.0[FIGURES - 1]);
+        let from = beginning(call.started, HOUR_MS);
+        let used = self.used.entry(Use { from, key: call.key, model: Arc::clone(call.model) });
+        let used = used.or_insert(Used { figures: Figures::default(), last: call.started });
+        used.figures.add(&call.figures);
+        used.last = used.last.max(call.started);
+    }
+
+    /// Adds a charge to each of its shares.
+    pub(super) fn charge(&mut self, shares: &[Share], org: OrgId, amount: i64) {
+        for share in shares {
+            let charged = self.charged.entry(*share).or_insert(Charged { org, amount: 0 });
+            charged.amount = charged.amount.saturating_add(amount);
+        }
+    }
+
+    /// How many sums there are.
+    pub(super) fn len(&self) -> usize {
+        self.charged.len() + self.used.len()
+    }
+
+    /// Charges by quota and period, in their order.
+    pub(super) fn charges(&self) -> Vec<(Share, Charged)> {
+        let mut charges: Vec<_> = self.charged.iter().map(|(share, charged)| (*share, *charged)).collect();
+        charges.sort_unstable_by_key(|(share, _)| *share);
+        charges
+    }
+
+    /// Usage by hour, in order.
+    pub(super) fn hours(&self) -> Vec<(Use, Figures)> {
+        let mut hours: Vec<_> = self.used.iter().map(|(using, used)| (using.clone(), used.figures)).collect();
+        hours.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        hours
+    }
+
+    /// Usage by day, in order.
+    pub(super) fn days(&self) -> Vec<(Use, Figures)> {
+        let day_of =
+            |(using, used): (&Use, &Used)| (Use { from: beginning(using.from, DAY_MS), ..using.clone() }, used.figures);
+        let mut days: Vec<_> = self.used.iter().map(day_of).collect();
+        days.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        days.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                earlier.1.add(&later.1);
+            }
+            is_same
+        });
+        days
+    }
+
+    /// When the latest call of each key was admitted, in the order of the keys.
+    pub(super) fn last_uses(&self) -> Vec<(KeyId, EpochMs)> {
+        let mut last: Vec<_> = self.used.iter().map(|(using, used)| (using.key, used.last)).collect();
+        // Of each key the latest comes first, and the first stays.
+        last.sort_unstable_by_key(|(key, at)| (*key, std::cmp::Reverse(*at)));
+        last.dedup_by_key(|(key, _)| *key);
+        last
+    }
+}
+
+/// The beginning of the hour or day of a moment.
+fn beginning(moment: EpochMs, length_ms: i64) -> EpochMs {
+    EpochMs(moment.0 - moment.0.rem_euclid(length_ms))
+}
+
+/// The beginning of a moment's hour.
+pub(in crate::store) fn hour_of(moment: EpochMs) -> EpochMs {
+    beginning(moment, HOUR_MS)
+}
+
+/// The beginning of the first day that begins at or after a moment.
+pub(in crate::store) fn day_from(moment: EpochMs) -> EpochMs {
+    beginning(moment.plus(DAY_MS - 1), DAY_MS)
+}

@@ -1,0 +1,58 @@
+//! What is on the books beside the calls: sums of usage, events of quotas, notes of requests that cost nothing.
+
+use crate::support::{Call, Gateway, Request, eventually};
+use sqlx::Row as _;
+
+#[test]
+fn requests_that_cost_nothing_are_noted_if_their_key_is_known() {
+    let gateway = Gateway::start();
+    let hasty = gateway.create_key(&["--rpm", "1"]);
+    let answers = [
+        gateway.call_with(&hasty, &Call::chat("Hello")),
+        gateway.call_with(&hasty, &Call::chat("Hello")),
+        gateway.exchange(&Request::get("/v1/key").bearer(&hasty.token)),
+        gateway.call_with(&hasty, &Call::chat("Hello").with("model", "nobody-has-it")),
+        gateway.exchange(&Request::get("/v1/key").bearer("tg_live_nobody")),
+    ];
+    assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 429, 200, 404, 401]);
+    let noted = eventually("the requests are noted", || {
+        Some(gateway.rows("SELECT * FROM requests ORDER BY request_id")).filter(|rows| rows.len() >= 3)
+    });
+    let text = |column: &str| noted.iter().map(|row| row.get(column)).collect::<Vec<Option<String>>>();
+    let known = |words: [&str; 3]| words.map(|word| Some(word.to_owned()).filter(|word| !word.is_empty())).to_vec();
+    assert_eq!(text("error"), known(["rate_limit_exceeded", "", "model_not_found"]));
+    assert_eq!(text("limit_source"), known(["key_requests_per_minute", "", ""]));
+    assert_eq!(text("route"), known(["chat_completions", "key", "chat_completions"]));
+    assert!(text("key_id").iter().all(|key| key.as_ref() == Some(&hasty.id)));
+    let ids = answers[1..4].iter().map(|answer| answer.header("x-request-id").map(str::to_owned));
+    assert_eq!(text("request_id"), ids.collect::<Vec<_>>());
+    assert_eq!(gateway.books_of(1).len(), 1);
+}
+
+#[test]
+fn a_key_that_nears_its_limit_is_told_of_once() {
+    let gateway = Gateway::start();
+    let key = gateway.create_key(&["--limit", "0.001"]);
+    let call = Call::chat("count up").with("max_tokens", 21);
+    for _ in 0..3 {
+        assert_eq!(gateway.call_with(&key, &call).status, 200);
+    }
+    let rows = gateway.books_of(3);
+    let charged: i64 = rows.iter().map(|row| row.charge_nano).sum();
+    assert!((800_000..1_000_000).contains(&charged), "{charged}");
+    for (percent, times) in [(50, 1.0), (80, 1.0), (100, 0.0)] {
+        let label = format!("percent=\"{percent}\"");
+        assert_eq!(gateway.metric("tollgate_quota_thresholds_total", &[&label]), times, "{percent}");
+    }
+    eventually("the log tells of both", || {
+        Some(gateway.log().matches("a quota has reached a threshold").count()).filter(|times| *times == 2)
+    });
+    let used = gateway.tollgate(&["usage", "--key", &key.id, "--by", "model"]);
+    assert_eq!(used["calls"], 3);
+    assert_eq!(used["output_tokens"], rows.iter().map(|row| row.output_tokens).sum::<i64>());
+    let shown = gateway.tollgate(&["key", "show", &key.id]);
+    let started = gateway.rows("SELECT MAX(started_ms) AS at FROM calls")[0].get::<i64, _>("at");
+    assert_eq!(shown["last_used_ms"], started);
+    let audit = gateway.audit();
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+}
