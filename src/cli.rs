@@ -1,16 +1,18 @@
-//! The commands that keep the books: organisations, projects, keys, usage, audit. They work on the store directly, beside a running
+//! The commands that keep the books: organisations, projects, keys, usage, audit, prices, backups. They work on the store directly, beside a running
 //! gateway, which sees a change within a second.
 //!
 //! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations, `limit.rs` limits, `zone.rs`
 //! time zones; the rest is one noun a file.
 
 mod audit;
+mod backup;
 mod key;
 mod limit;
 mod moment;
 mod org;
 mod print;
 mod project;
+mod reprice;
 mod usage;
 mod zone;
 
@@ -38,6 +40,12 @@ pub enum Command {
     Usage(usage::UsageCommand),
     /// Recompute the books; exits with 1 and names the first invariant that is broken.
     Audit(audit::AuditCommand),
+    /// What calls would have been charged at the prices that the catalogue has now.
+    Reprice(reprice::RepriceCommand),
+    /// Copy the books to a new directory, beside a running gateway.
+    Backup(backup::BackupCommand),
+    /// Put a backup in the place of the books, while the gateway is stopped; its journal is shipped again at the next start.
+    Restore(backup::RestoreCommand),
 }
 
 /// Where the books are, and how to print.
@@ -80,6 +88,11 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// What is wrong with a configuration, a line each.
+    fn of_config(errors: Vec<ConfigError>) -> Self {
+        Self::BadInput(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    }
+
     /// 2 for what was typed, 1 for what went wrong.
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
@@ -98,6 +111,9 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
         Command::Key(command) => key::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,
         Command::Audit(command) => audit::run(command, surroundings).await,
+        Command::Reprice(command) => reprice::run(command, surroundings).await,
+        Command::Backup(command) => backup::back_up(command, surroundings).await,
+        Command::Restore(command) => backup::restore(command, surroundings).await,
     }
 }
 
@@ -106,11 +122,7 @@ impl Place {
     fn data_dir(&self) -> Result<PathBuf, CliError> {
         match (&self.data, &self.config) {
             (Some(directory), _) => Ok(directory.clone()),
-            (None, Some(file)) => {
-                let lines =
-                    |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                Ok(Config::load(file).map_err(|errors| CliError::BadInput(lines(errors)))?.data_dir)
-            }
+            (None, Some(file)) => Ok(Config::load(file).map_err(CliError::of_config)?.data_dir),
             (None, None) => Ok(PathBuf::from("data")),
         }
     }

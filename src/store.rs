@@ -7,11 +7,13 @@
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `requests.rs`: notes of requests that cost nothing
-//! - `audit.rs`: recomputes the books
+//! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
+//!   other prices
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
 //! - `migrations/`: the tables
 
 pub mod audit;
+pub mod backup;
 mod changes;
 #[cfg(test)]
 mod fixture;
@@ -28,6 +30,7 @@ mod pepper;
 pub mod projects;
 pub mod quotas;
 mod refresh;
+pub mod reprice;
 pub mod requests;
 pub mod usage;
 
@@ -81,6 +84,14 @@ pub enum StoreError {
     /// The tables can't be brought up to date.
     #[error("the store's tables can't be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A backup can't be made or put back.
+    #[error("{}: {problem}", path.display())]
+    Backup {
+        /// What was looked at.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
     /// The engine failed.
     #[error("the store failed: {0}")]
     Sql(#[from] sqlx::Error),
@@ -118,6 +129,7 @@ impl Store {
         make_private_directory(data_dir)?;
         // The engine doesn't keep two processes from making the same tables at once.
         let _opening = hold_lock(&data_dir.join("store.lock")).await?;
+        backup::check_not_restoring(data_dir)?;
         let options = connect_options(data_dir);
         // One connection: SQLite has one writer at a time, and a queue here is fairer than its busy handler.
         let writer = SqlitePoolOptions::new()
@@ -314,7 +326,7 @@ mod tests {
         let owner = limits::Owner::Organisation(org.id);
         let limits = store.change_limits(owner, &[changed], now).await.expect("set");
         assert!(limits[1].id.0 > 12, "{limits:?}");
-        let audit = store.audit(Default::default()).await.expect("audited");
+        let audit = store.audit().await.expect("audited");
         assert!(audit.findings.iter().all(|finding| finding.invariant != audit::Invariant::RowsBelong), "{audit:?}");
     }
 

@@ -1,11 +1,11 @@
 //! `tollgate audit`: the books recomputed.
 
 use super::{CliError, Place, Surroundings};
-use crate::store::audit::{AuditReport, Finding};
+use crate::decimal::Usd;
+use crate::store::audit::{Account, AuditReport, Finding, Listing, NodeLeases};
 use crate::store::journal;
 use filters::money::NanoUsd;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -24,18 +24,73 @@ struct FindingLine<'a> {
 }
 
 #[derive(Serialize)]
+struct AccountLine<'a> {
+    org: &'a str,
+    opening: Usd,
+    top_ups: Usd,
+    refunds: Usd,
+    charges: Usd,
+    balance: Usd,
+}
+
+#[derive(Serialize)]
+struct AboveReserveLine<'a> {
+    call: &'a str,
+    charge: Usd,
+    reserved: Usd,
+    is_bound: bool,
+}
+
+#[derive(Serialize)]
+struct ExcessLine<'a> {
+    quota: i64,
+    owner: &'a str,
+    period_ms: i64,
+    strict: bool,
+    excess: Usd,
+}
+
+#[derive(Serialize)]
+struct LoweredLine<'a> {
+    quota: i64,
+    owner: &'a str,
+    at_ms: i64,
+    limit: Usd,
+    below_spent: Usd,
+}
+
+#[derive(Serialize)]
+struct NodeLine<'a> {
+    node: &'a str,
+    leases: u64,
+    outstanding: Usd,
+}
+
+/// How much there is of something that is no error, and the first of it.
+#[derive(Serialize)]
+struct ListLine<T> {
+    count: u64,
+    sum: Usd,
+    named: Vec<T>,
+}
+
+#[derive(Serialize)]
 struct AuditLine<'a> {
     clean: bool,
     first_broken: Option<&'static str>,
     organisations: u64,
     keys: u64,
     calls: u64,
-    charged: Box<RawValue>,
+    charged: Usd,
+    accounts: Vec<AccountLine<'a>>,
     findings: Vec<FindingLine<'a>>,
     findings_unnamed: u64,
-    recovered: &'a [String],
-    recovered_unnamed: u64,
-    above_reserve: u64,
+    recovered: ListLine<&'a str>,
+    not_recomputed: u64,
+    above_reserve: ListLine<AboveReserveLine<'a>>,
+    excesses: ListLine<ExcessLine<'a>>,
+    lowered: ListLine<LoweredLine<'a>>,
+    nodes: Vec<NodeLine<'a>>,
     open_intents: u64,
     unshipped: u64,
 }
@@ -43,75 +98,111 @@ struct AuditLine<'a> {
 pub(super) async fn run(command: AuditCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let store = command.place.open_store().await?;
     let data_dir = command.place.data_dir()?;
+    // The books first: what is in none of them by then may have come there when the journal has been read.
+    let mut report = store.audit().await?;
     let checkpoint = match journal::node_name(&data_dir) {
         Some(node) => store.checkpoint(&node).await?,
         None => None,
     };
-    let facts = journal::facts(&data_dir, checkpoint)?;
-    let report = store.audit(facts).await?;
-    let line = line(&report).map_err(std::io::Error::other)?;
-    command.place.printer(surroundings.out).one(&line, || describe(&report))?;
+    report.add_journal(journal::facts(&data_dir, checkpoint)?);
+    let known = journal::known(&data_dir, &report.strays)?;
+    store.judge_strays(&mut report, &known).await?;
+    command.place.printer(surroundings.out).one(&line(&report), || describe(&report))?;
     Ok(match report.first_broken() {
         Some(_) => ExitCode::FAILURE,
         None => ExitCode::SUCCESS,
     })
 }
 
-fn line(report: &AuditReport) -> serde_json::Result<AuditLine<'_>> {
-    let finding = |finding: &'_ Finding| finding.invariant.name();
-    Ok(AuditLine {
+fn line(report: &AuditReport) -> AuditLine<'_> {
+    AuditLine {
         clean: report.findings.is_empty(),
-        first_broken: report.first_broken().map(finding),
+        first_broken: report.first_broken().map(|finding| finding.invariant.name()),
         organisations: report.organisations,
         keys: report.keys,
         calls: report.calls,
-        charged: RawValue::from_string(charged(report))?,
-        findings: report
-            .findings
-            .iter()
-            .map(|finding| FindingLine {
-                invariant: finding.invariant.name(),
-                object: &finding.object,
-                detail: &finding.detail,
-            })
-            .collect(),
+        charged: usd(report.charged),
+        accounts: report.accounts.iter().map(AccountLine::from).collect(),
+        findings: report.findings.iter().map(FindingLine::from).collect(),
         findings_unnamed: report.findings_unnamed,
-        recovered: &report.recovered,
-        recovered_unnamed: report.recovered_unnamed,
-        above_reserve: report.above_reserve,
+        recovered: list(&report.recovered, |call| call.as_str()),
+        not_recomputed: report.not_recomputed,
+        above_reserve: list(&report.above_reserve, |above| AboveReserveLine {
+            call: &above.call,
+            charge: Usd(above.charge),
+            reserved: Usd(above.reserved),
+            is_bound: above.is_bound,
+        }),
+        excesses: list(&report.excesses, |excess| ExcessLine {
+            quota: excess.quota.0,
+            owner: &excess.owner,
+            period_ms: excess.period.0,
+            strict: excess.is_strict,
+            excess: Usd(NanoUsd(excess.amount)),
+        }),
+        lowered: list(&report.lowered, |lowered| LoweredLine {
+            quota: lowered.quota.0,
+            owner: &lowered.owner,
+            at_ms: lowered.at.0,
+            limit: Usd(NanoUsd(lowered.limit)),
+            below_spent: Usd(NanoUsd(lowered.amount)),
+        }),
+        nodes: report.nodes.iter().map(NodeLine::from).collect(),
         open_intents: report.journal.open_intents,
         unshipped: report.journal.unshipped,
-    })
+    }
 }
 
-/// All charges together, in dollars.
-fn charged(report: &AuditReport) -> String {
-    let amount = i64::try_from(report.charged).unwrap_or(i64::MAX);
-    NanoUsd(amount).to_string()
+impl<'a> From<&'a Account> for AccountLine<'a> {
+    fn from(account: &'a Account) -> Self {
+        Self {
+            org: &account.org,
+            opening: Usd(account.opening),
+            top_ups: Usd(account.top_ups),
+            refunds: Usd(account.refunds),
+            charges: Usd(account.charges),
+            balance: Usd(account.balance),
+        }
+    }
+}
+
+impl<'a> From<&'a Finding> for FindingLine<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        Self { invariant: finding.invariant.name(), object: &finding.object, detail: &finding.detail }
+    }
+}
+
+impl<'a> From<&'a NodeLeases> for NodeLine<'a> {
+    fn from(node: &'a NodeLeases) -> Self {
+        Self { node: &node.node, leases: node.leases, outstanding: usd(node.outstanding) }
+    }
+}
+
+fn list<'a, T, L>(listing: &'a Listing<T>, line: impl Fn(&'a T) -> L) -> ListLine<L> {
+    ListLine { count: listing.count, sum: usd(listing.sum), named: listing.named.iter().map(line).collect() }
+}
+
+/// An amount in dollars. Stops at the largest.
+fn usd(amount: i128) -> Usd {
+    Usd(NanoUsd(i64::try_from(amount).unwrap_or(i64::MAX)))
 }
 
 fn describe(report: &AuditReport) -> String {
+    let AuditReport { calls, keys, organisations, journal, .. } = report;
     let mut text = format!(
-        "Recomputed {} calls of {} keys and {} organisations, ${} in all.\n",
-        report.calls,
-        report.keys,
-        report.organisations,
-        charged(report)
+        "Recomputed {calls} calls of {keys} keys and {organisations} organisations, ${} in all.\n",
+        usd(report.charged).0
     );
-    let recovered = report.recovered.len() as u64 + report.recovered_unnamed;
+    list_harmless(&mut text, report);
     for (count, what) in [
-        (recovered, "calls were recovered after a crash and charged by their estimate"),
-        (report.above_reserve, "calls were charged more than was set aside for them"),
-        (report.journal.open_intents, "calls have begun and not ended"),
-        (report.journal.unshipped, "calls have ended and are not on the books yet"),
+        (report.not_recomputed, "recovered calls were charged at the price of a candidate that is not known any more"),
+        (journal.open_intents, "calls have begun and not ended"),
+        (journal.unshipped, "calls have ended and are not on the books yet"),
     ] {
         if count > 0 {
             // Writing to a String can't fail.
             let _ = writeln!(text, "Not an error: {count} {what}.");
         }
-    }
-    for call in &report.recovered {
-        let _ = writeln!(text, "  recovered: {call}");
     }
     for finding in &report.findings {
         let (name, object) = (finding.invariant.name(), &finding.object);
@@ -125,4 +216,38 @@ fn describe(report: &AuditReport) -> String {
         Some(_) => "The books are not true: see the first BROKEN line.",
     });
     text
+}
+
+/// Lists with sums: calls above what was set aside, quotas above their limits, limits below what was spent, leases.
+fn list_harmless(text: &mut String, report: &AuditReport) {
+    let AuditReport { recovered, above_reserve, excesses, lowered, nodes, .. } = report;
+    let mut told = |count: u64, sum: i128, what: &str, lines: Vec<String>| {
+        if count > 0 {
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "Not an error: {count} {what}, ${} in all.", usd(sum).0);
+            lines.iter().for_each(|line| _ = writeln!(text, "  {line}"));
+        }
+    };
+    let calls = recovered.named.iter().map(|call| format!("recovered: {call}"));
+    let what = "calls were recovered after a crash and charged by how far they had come";
+    told(recovered.count, recovered.sum, what, calls.collect());
+    let calls = above_reserve.named.iter().map(|above| {
+        let kind = if above.is_bound { "a bound" } else { "an estimate" };
+        format!("{}: charged ${} of ${}, {kind}", above.call, above.charge, above.reserved)
+    });
+    let what = "calls were charged more than was set aside for them";
+    told(above_reserve.count, above_reserve.sum, what, calls.collect());
+    let quotas = excesses.named.iter().map(|excess| {
+        let (owner, period, amount) = (&excess.owner, excess.period.0, NanoUsd(excess.amount));
+        format!("quota {} of {owner}, period {period}: ${amount}", excess.quota.0)
+    });
+    told(excesses.count, excesses.sum, "limits were passed by what calls cost beyond that", quotas.collect());
+    let limits = lowered.named.iter().map(|lowered| {
+        let (owner, limit, at) = (&lowered.owner, NanoUsd(lowered.limit), lowered.at.0);
+        format!("quota {} of {owner}: ${limit} from {at}, ${} below", lowered.quota.0, NanoUsd(lowered.amount))
+    });
+    told(lowered.count, lowered.sum, "limits were set below what had been spent", limits.collect());
+    for node in nodes.iter().filter(|node| node.outstanding != 0) {
+        told(node.leases, node.outstanding, &format!("leases are {}'s to spend", node.node), Vec::new());
+    }
 }

@@ -1,19 +1,27 @@
 //! Recomputes the books, in one snapshot of them: what was paid in, charged and spent must agree to the nano-dollar.
+//!
+//! - `accounts.rs`: credits, and what was charged to each quota
+//! - `calls.rs`: each call's charge; `limits.rs`: whether all of them together kept to the limits
+//! - `beside.rs`, `leases.rs`, `rollups.rs`: attempts and amendments, leases, sums of usage
 
+mod accounts;
+mod beside;
+mod calls;
+mod leases;
+mod limits;
 mod rollups;
 
 pub use super::journal::JournalFacts;
-use super::ledger::{Tail, Whose, amended, read_usage};
-use super::{Rows, Store, StoreError, Transaction, parsed};
-use filters::id::{KeyId, OrgId, PriceId, QuotaId};
+use super::{Store, StoreError};
+use accounts::Charged;
+use filters::id::{CallId, QuotaId};
 use filters::money::NanoUsd;
-use filters::ports::Outcome;
-use filters::price::{Price, Tier};
-use futures_util::TryStreamExt;
+use filters::time::EpochMs;
+use limits::Limits;
 use sqlx::Row;
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
-/// Most findings and most recovered calls that a report names; further ones are counted.
+/// Most findings of an invariant, and most items of a list, that a report names; further ones are counted.
 const NAMED_MAX: usize = 100;
 
 /// What must be true of the books, in the order in which it is checked.
@@ -31,8 +39,16 @@ pub enum Invariant {
     KeySpentIsCharged,
     /// What an organisation has spent is the sum of its calls' charges, so that credits less charges are its balance.
     OrganisationSpentIsCharged,
+    /// What was spent of any other quota in a period is the sum of the charges that went there.
+    QuotaSpentIsCharged,
     /// What stands in the tables of usage are the sums of their calls.
     RollupsAreTheirRows,
+    /// Attempts and amendments are of calls that there are.
+    AttemptsHaveCalls,
+    /// What a node was granted covers what it gave back, and what it has shipped are its calls' charges.
+    LeasesAreSound,
+    /// No strict limit was passed, at no point of the ledger.
+    StrictLimitsHold,
     /// The journal is sound and has one end for each call that was begun.
     OneEndACall,
 }
@@ -48,7 +64,11 @@ impl Invariant {
             Self::RecoveredWithinReserve => "recovered_within_reserve",
             Self::KeySpentIsCharged => "key_spent_is_charged",
             Self::OrganisationSpentIsCharged => "organisation_spent_is_charged",
+            Self::QuotaSpentIsCharged => "quota_spent_is_charged",
             Self::RollupsAreTheirRows => "rollups_are_their_rows",
+            Self::AttemptsHaveCalls => "attempts_have_calls",
+            Self::LeasesAreSound => "leases_are_sound",
+            Self::StrictLimitsHold => "strict_limits_hold",
             Self::OneEndACall => "one_end_a_call",
         }
     }
@@ -65,6 +85,104 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// What is worth knowing and no error: how much of it there is, and the first of it.
+#[derive(Clone, Debug)]
+pub struct Listing<T> {
+    /// How many there are.
+    pub count: u64,
+    /// What they come to, in nano-USD.
+    pub sum: i128,
+    /// The first hundred.
+    pub named: Vec<T>,
+}
+
+impl<T> Default for Listing<T> {
+    fn default() -> Self {
+        Self { count: 0, sum: 0, named: Vec::new() }
+    }
+}
+
+impl<T> Listing<T> {
+    fn add(&mut self, amount: i64, item: impl FnOnce() -> T) {
+        self.count += 1;
+        self.sum += i128::from(amount);
+        if self.named.len() < NAMED_MAX {
+            self.named.push(item());
+        }
+    }
+}
+
+/// An organisation's account: opening, top-ups and refunds less charges are the balance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Whose.
+    pub org: String,
+    /// What it began with.
+    pub opening: NanoUsd,
+    /// Paid in.
+    pub top_ups: NanoUsd,
+    /// Given back to it.
+    pub refunds: NanoUsd,
+    /// What its calls were charged.
+    pub charges: NanoUsd,
+    /// What the books say is left.
+    pub balance: NanoUsd,
+}
+
+/// A call that was charged more than was set aside for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AboveReserve {
+    /// Which.
+    pub call: String,
+    /// What it was charged.
+    pub charge: NanoUsd,
+    /// What had been set aside.
+    pub reserved: NanoUsd,
+    /// A bound, past which its provider billed; otherwise an estimate was short.
+    pub is_bound: bool,
+}
+
+/// A quota that more was charged to than its limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// Which.
+    pub quota: QuotaId,
+    /// Whose.
+    pub owner: String,
+    /// When the period began; 0 for a total and for a rolling window.
+    pub period: EpochMs,
+    /// Whether it is a bound: then a provider billed past it. Otherwise an estimate was short.
+    pub is_strict: bool,
+    /// The most that was above the limit, in nano-USD.
+    pub amount: i64,
+}
+
+/// A limit that was set below what had been spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    /// Which quota's.
+    pub quota: QuotaId,
+    /// Whose.
+    pub owner: String,
+    /// When.
+    pub at: EpochMs,
+    /// The limit from then on, in nano-USD.
+    pub limit: i64,
+    /// How much more had been spent, in nano-USD.
+    pub amount: i64,
+}
+
+/// What a node may still spend by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeLeases {
+    /// Its name.
+    pub node: String,
+    /// How many leases it has.
+    pub leases: u64,
+    /// Granted, not given back and not on the books, in nano-USD.
+    pub outstanding: i128,
+}
+
 /// What an audit has found.
 #[derive(Clone, Debug, Default)]
 pub struct AuditReport {
@@ -76,18 +194,28 @@ pub struct AuditReport {
     pub calls: u64,
     /// What they were charged, together.
     pub charged: i128,
+    /// Each organisation's account.
+    pub accounts: Vec<Account>,
     /// What is wrong, in the order of the invariants.
     pub findings: Vec<Finding>,
     /// Findings beyond those that are named.
     pub findings_unnamed: u64,
-    /// Calls that were recovered after a crash and charged by their estimate: no error, but worth knowing.
-    pub recovered: Vec<String>,
-    /// Recovered calls beyond those that are named.
-    pub recovered_unnamed: u64,
-    /// Calls charged more than was set aside: a provider billed past the bound, or an estimate was short. No error.
-    pub above_reserve: u64,
+    /// Calls that were recovered after a crash and charged by how far they had come.
+    pub recovered: Listing<String>,
+    /// Recovered calls whose charge is that of another candidate's price, which is not on the books.
+    pub not_recomputed: u64,
+    /// Calls charged more than was set aside.
+    pub above_reserve: Listing<AboveReserve>,
+    /// Quotas that more was charged to than their limit.
+    pub excesses: Listing<Excess>,
+    /// Limits that were set below what had been spent.
+    pub lowered: Listing<Lowered>,
+    /// What is leased.
+    pub nodes: Vec<NodeLeases>,
     /// What the journals say.
     pub journal: JournalFacts,
+    /// Calls that something is written of and that are not on the books: for [`Store::judge_strays`].
+    pub strays: BTreeSet<CallId>,
 }
 
 impl AuditReport {
@@ -98,39 +226,34 @@ impl AuditReport {
     }
 
     fn find(&mut self, invariant: Invariant, object: impl ToString, detail: String) {
-        if self.findings.len() < NAMED_MAX {
+        let named = self.findings.iter().filter(|finding| finding.invariant == invariant).count();
+        if named < NAMED_MAX {
             self.findings.push(Finding { invariant, object: object.to_string(), detail });
         } else {
             self.findings_unnamed += 1;
         }
     }
 
-    fn note_recovered(&mut self, call: String) {
-        if self.recovered.len() < NAMED_MAX {
-            self.recovered.push(call);
-        } else {
-            self.recovered_unnamed += 1;
+    /// Takes in what the journals say.
+    pub fn add_journal(&mut self, facts: JournalFacts) {
+        self.journal = facts;
+        let broken = [
+            (facts.duplicate_terminals, "calls ended more than once"),
+            (facts.corrupt_records, "records can't be read"),
+        ];
+        for (count, what) in broken.into_iter().filter(|(count, _)| *count > 0) {
+            self.find(Invariant::OneEndACall, "journal", format!("{count} {what}"));
         }
+        self.sort();
     }
-}
 
-/// Charges summed up by whoever is to have spent them.
-#[derive(Default)]
-struct Charged {
-    by_key: HashMap<KeyId, i128>,
-    by_org: HashMap<OrgId, i128>,
-}
-
-impl Charged {
-    /// Adds the charge of a call or of an amendment.
-    fn add(&mut self, key: KeyId, org: OrgId, charge: NanoUsd) {
-        *self.by_key.entry(key).or_default() += i128::from(charge.0);
-        *self.by_org.entry(org).or_default() += i128::from(charge.0);
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| finding.invariant);
     }
 }
 
 /// Rows that belong to nothing: a statement, and what its rows are.
-const ORPHANS: [(&str, &str); 6] = [
+const ORPHANS: [(&str, &str); 7] = [
     (
         "SELECT c.request_id AS object FROM calls c LEFT JOIN keys k ON k.id = c.key_id AND k.org = c.org_id WHERE k.id IS NULL",
         "a call of a key that its organisation does not have",
@@ -157,259 +280,37 @@ const ORPHANS: [(&str, &str); 6] = [
         "SELECT CAST(s.quota AS TEXT) AS object FROM spent s LEFT JOIN quotas q ON q.id = s.quota WHERE q.id IS NULL",
         "a sum spent of a quota that does not exist",
     ),
+    (
+        "SELECT CAST(l.quota AS TEXT) AS object FROM leases l LEFT JOIN quotas q ON q.id = l.quota WHERE q.id IS NULL",
+        "a lease of a quota that does not exist",
+    ),
 ];
 
 impl Store {
-    /// Checks every invariant. The gateway may go on meanwhile: all is read as of one moment.
-    pub async fn audit(&self, journal: JournalFacts) -> Result<AuditReport, StoreError> {
+    /// Checks every invariant of the books. The gateway may go on meanwhile: all is read as of one moment. What the journals
+    /// say is to be read after it, by [`AuditReport::add_journal`] and [`Store::judge_strays`].
+    pub async fn audit(&self) -> Result<AuditReport, StoreError> {
         let mut snapshot = self.snapshot().await?;
-        let mut report = AuditReport { journal, ..AuditReport::default() };
-        check_credits(&mut snapshot, &mut report).await?;
+        let mut report = AuditReport::default();
         for (statement, what) in ORPHANS {
             for row in sqlx::query(statement).fetch_all(&mut *snapshot).await? {
                 let object: String = row.try_get("object")?;
                 report.find(Invariant::RowsBelong, object, format!("this is {what}"));
             }
         }
-        let prices = read_prices(&mut snapshot).await?;
-        let charged = check_calls(&mut snapshot, &prices, &mut report).await?;
-        check_spent(&mut snapshot, charged, &mut report).await?;
+        let mut limits = Limits::read(&mut snapshot).await?;
+        let mut charged = Charged::read(&mut snapshot).await?;
+        calls::check_amendments(&mut snapshot, &mut charged, &mut limits, &mut report).await?;
+        calls::check_calls(&mut snapshot, &mut charged, &mut limits, &mut report).await?;
+        limits.finish(&mut report);
+        charged.check(&mut snapshot, &mut report).await?;
         rollups::check_rollups(&mut snapshot, &mut report).await?;
-        check_journal(&mut report);
-        report.findings.sort_by_key(|finding| finding.invariant);
+        beside::check_beside(&mut snapshot, &mut report).await?;
+        leases::check_leases(&mut snapshot, &mut report).await?;
+        report.sort();
         Ok(report)
     }
 }
 
-async fn check_credits(snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
-    let mut rows = sqlx::query(
-        "SELECT o.id, q.limit_value, CAST(COALESCE(c.total, 0) AS BIGINT) AS credits FROM organisations o \
-         LEFT JOIN quotas q ON q.owner = o.id AND q.kind = 'balance' \
-         LEFT JOIN (SELECT org, SUM(amount_nano) AS total FROM credits GROUP BY org) c ON c.org = o.id",
-    )
-    .fetch(&mut **snapshot);
-    while let Some(row) = rows.try_next().await? {
-        report.organisations += 1;
-        let id: String = row.try_get("id")?;
-        let limit: Option<i64> = row.try_get("limit_value")?;
-        let credits = NanoUsd(row.try_get("credits")?);
-        if limit.map(NanoUsd) != Some(credits) {
-            let limit = limit.map_or("missing".to_owned(), |limit| format!("${}", NanoUsd(limit)));
-            let detail = format!("its credits are ${credits} but its balance's limit is {limit}");
-            report.find(Invariant::CreditsAreTheLimit, id, detail);
-        }
-    }
-    Ok(())
-}
-
-async fn read_prices(snapshot: &mut Transaction) -> Result<HashMap<PriceId, Price>, StoreError> {
-    let rows = sqlx::query("SELECT id, content FROM prices").fetch_all(&mut **snapshot).await?;
-    let read = |row: &Rows| {
-        let content: String = row.try_get("content")?;
-        let price: Price =
-            serde_json::from_str(&content).map_err(|_| StoreError::Corrupt { column: "prices.content", content })?;
-        Ok((PriceId(row.try_get::<i64, _>("id")?.unsigned_abs()), price))
-    };
-    rows.iter().map(read).collect()
-}
-
-async fn check_calls(
-    snapshot: &mut Transaction,
-    prices: &HashMap<PriceId, Price>,
-    report: &mut AuditReport,
-) -> Result<Charged, StoreError> {
-    let mut charged = Charged::default();
-    let mut rows = sqlx::query("SELECT * FROM calls").fetch(&mut **snapshot);
-    while let Some(row) = rows.try_next().await? {
-        let charge = NanoUsd(row.try_get("charge_nano")?);
-        report.calls += 1;
-        report.charged += i128::from(charge.0);
-        charged.add(parsed(&row, "key_id")?, parsed(&row, "org_id")?, charge);
-        check_call(&row, charge, prices, report)?;
-    }
-    drop(rows);
-    for (key, org, charge) in amended(snapshot).await? {
-        report.charged += i128::from(charge.0);
-        charged.add(key, org, charge);
-    }
-    Ok(charged)
-}
-
-fn check_call(
-    row: &Rows,
-    charge: NanoUsd,
-    prices: &HashMap<PriceId, Price>,
-    report: &mut AuditReport,
-) -> Result<(), StoreError> {
-    let call: String = row.try_get("request_id")?;
-    let reserved = NanoUsd(row.try_get("reserved_nano")?);
-    if row.try_get::<&str, _>("outcome")? == Outcome::Recovered.name() {
-        if charge < NanoUsd::ZERO || charge > reserved {
-            let detail = format!("it was charged ${charge} of ${reserved} set aside");
-            report.find(Invariant::RecoveredWithinReserve, &call, detail);
-        }
-        report.note_recovered(call);
-        return Ok(());
-    }
-    if charge > reserved {
-        report.above_reserve += 1;
-    }
-    let usage = read_usage(row)?;
-    let price_id = PriceId(row.try_get::<i64, _>("price_id")?.unsigned_abs());
-    let cost = match prices.get(&price_id) {
-        Some(price) => price.cost(&usage, Tier::named(row.try_get("tier")?)),
-        // A call that used nothing costs nothing at any price.
-        None if usage.counts.iter().all(|count| *count == 0) => NanoUsd::ZERO,
-        None => {
-            let detail = format!("it was charged ${charge} at the price {price_id}, which is not kept");
-            report.find(Invariant::ChargesAreTheirCost, call, detail);
-            return Ok(());
-        }
-    };
-    if cost != charge {
-        let detail = format!("it was charged ${charge}, but its tokens cost ${cost}");
-        report.find(Invariant::ChargesAreTheirCost, call, detail);
-    }
-    Ok(())
-}
-
-async fn check_spent(
-    snapshot: &mut Transaction,
-    mut charged: Charged,
-    report: &mut AuditReport,
-) -> Result<(), StoreError> {
-    let tail = Tail::read(snapshot, Whose::All).await?;
-    let mut rows = sqlx::query(
-        "SELECT q.id, q.owner, COALESCE(s.amount, 0) AS amount FROM quotas q \
-         LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0 \
-         WHERE q.kind = 'balance' \
-         OR (q.kind = 'spend' AND q.unit = 'total' AND q.model = '' AND q.owner IN (SELECT id FROM keys))",
-    )
-    .fetch(&mut **snapshot);
-    while let Some(row) = rows.try_next().await? {
-        let owner: String = row.try_get("owner")?;
-        let waiting = tail.charged_in_all(QuotaId(row.try_get("id")?));
-        let spent = row.try_get::<i64, _>("amount")?.saturating_add(waiting);
-        let (invariant, sum) = if let Ok(key) = owner.parse() {
-            report.keys += 1;
-            (Invariant::KeySpentIsCharged, charged.by_key.remove(&key))
-        } else if let Ok(org) = owner.parse() {
-            let sum = charged.by_org.remove(&org);
-            (Invariant::OrganisationSpentIsCharged, sum)
-        } else {
-            // A quota of nobody has been found already.
-            continue;
-        };
-        let sum = sum.unwrap_or(0);
-        if sum != i128::from(spent) {
-            report.find(invariant, owner, difference(NanoUsd(spent), sum));
-        }
-    }
-    Ok(())
-}
-
-fn difference(spent: NanoUsd, charged: i128) -> String {
-    match i64::try_from(charged) {
-        Ok(charged) => {
-            let charged = NanoUsd(charged);
-            format!("it is said to have spent ${spent}, but its calls were charged ${charged}")
-        }
-        Err(_) => "its calls were charged more than an account can hold".to_owned(),
-    }
-}
-
-fn check_journal(report: &mut AuditReport) {
-    let facts = report.journal;
-    for (count, what) in
-        [(facts.duplicate_terminals, "calls ended more than once"), (facts.corrupt_records, "records can't be read")]
-    {
-        if count > 0 {
-            let detail = format!("{count} {what}");
-            report.find(Invariant::OneEndACall, "journal", detail);
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::fixture::{Books, price};
-    use crate::store::journal::Checkpoint;
-
-    /// Books with three calls on them, one of them recovered.
-    async fn books() -> Books {
-        let books = Books::open().await;
-        let known = [(price().id(), price())];
-        books.store.remember_prices(&known).await.expect("kept");
-        let mut calls: Vec<_> = (0..3).map(|number| books.call(number, 10, 5)).collect();
-        calls[2].1.outcome = Outcome::Recovered;
-        calls[2].1.charge = NanoUsd(1);
-        let shipped = books.store.ship("node", &calls, Checkpoint::default());
-        shipped.await.expect("shipped");
-        books
-    }
-
-    async fn broken_after(statements: &[&'static str]) -> Vec<Invariant> {
-        let books = books().await;
-        let mut writer = books.store.writer.acquire().await.expect("a connection");
-        for statement in statements {
-            let done = sqlx::query(*statement).execute(&mut *writer).await;
-            done.expect(statement);
-        }
-        let audit = books.store.audit(JournalFacts::default()).await;
-        let findings = audit.expect("audited").findings;
-        findings.iter().map(|finding| finding.invariant).collect()
-    }
-
-    #[tokio::test]
-    async fn true_books_have_no_findings() {
-        let books = books().await;
-        let facts = JournalFacts { open_intents: 2, unshipped: 3, ..JournalFacts::default() };
-        let report = books.store.audit(facts).await.expect("audited");
-        assert_eq!(report.findings, []);
-        assert_eq!((report.organisations, report.keys, report.calls), (1, 1, 3));
-        assert_eq!(report.charged, i128::from(books.key().await.spent().0));
-        assert_eq!(report.recovered.len(), 1);
-    }
-
-    #[tokio::test]
-    async fn each_cooked_row_is_found() {
-        use Invariant::*;
-        let spent = [KeySpentIsCharged, OrganisationSpentIsCharged];
-        let missing = [KeySpentIsCharged, OrganisationSpentIsCharged, RollupsAreTheirRows];
-        let other_usage = [ChargesAreTheirCost, ChargesAreTheirCost, RollupsAreTheirRows];
-        for (statement, broken) in [
-            ("UPDATE credits SET amount_nano = 1", &[CreditsAreTheLimit][..]),
-            ("UPDATE quotas SET limit_value = 1 WHERE kind = 'balance'", &[CreditsAreTheLimit]),
-            ("DELETE FROM calls WHERE request_id = (SELECT MIN(request_id) FROM calls)", &missing),
-            ("UPDATE spent SET amount = amount + 1 WHERE quota = (SELECT MAX(quota) FROM spent)", &spent[..1]),
-            ("UPDATE spent SET amount = amount + 1 WHERE quota = (SELECT MIN(quota) FROM spent)", &spent[1..]),
-            ("UPDATE calls SET output_tokens = 4 WHERE outcome = 'complete'", &other_usage),
-            ("UPDATE calls SET tier = 'flex', price_id = 7 WHERE outcome = 'complete'", &[ChargesAreTheirCost; 2]),
-            ("DELETE FROM prices", &[ChargesAreTheirCost; 2]),
-            ("UPDATE calls SET reserved_nano = 0 WHERE outcome = 'recovered'", &[RecoveredWithinReserve]),
-            ("INSERT INTO spent (quota, window_start_ms, amount) VALUES (99, 0, 0)", &[RowsBelong]),
-            ("UPDATE quotas SET owner = 'x' WHERE kind = 'requests'", &[RowsBelong]),
-        ] {
-            assert_eq!(broken_after(&[statement]).await, broken, "{statement}");
-        }
-        let raised = "UPDATE calls SET charge_nano = charge_nano + 1 WHERE outcome = 'complete'";
-        let broken = broken_after(&[raised]).await;
-        assert_eq!(broken, [&[ChargesAreTheirCost; 2][..], &missing].concat());
-        let key_gone = ["PRAGMA foreign_keys = OFF", "DELETE FROM keys"];
-        assert_eq!(broken_after(&key_gone).await[..3], [RowsBelong; 3]);
-    }
-
-    #[tokio::test]
-    async fn a_journal_that_ended_a_call_twice_is_found() {
-        let books = books().await;
-        for facts in [
-            JournalFacts { duplicate_terminals: 1, ..JournalFacts::default() },
-            JournalFacts { corrupt_records: 1, ..JournalFacts::default() },
-        ] {
-            let report = books.store.audit(facts).await.expect("audited");
-            let first = report.first_broken().expect("a finding");
-            assert_eq!(first.invariant, Invariant::OneEndACall);
-        }
-    }
-}
+mod tests;

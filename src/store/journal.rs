@@ -18,8 +18,8 @@ mod shipper;
 #[cfg(test)]
 mod tests;
 
-pub use directory::node_name;
-pub use facts::{JournalFacts, facts};
+pub use directory::{Held, hold, node_name};
+pub use facts::{JournalFacts, facts, known, oldest};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;
 pub use shipper::{Checkpoint, Ledger, LedgerError, Merge, Shipment, Shipper};

@@ -42,8 +42,17 @@ struct Waiting {
 }
 
 impl Leases {
-    /// Enters the node among those that may ask.
+    /// Enters the node among those that may ask. To be called when none of its calls is running and all are on the books:
+    /// then it holds no more than its leases leave it.
+    ///
+    /// What it charged beyond what it was granted was granted by books that are gone, where older ones were restored, or billed
+    /// past what was set aside. Were the difference to stay below zero, it would count as credit for others; so it is taken
+    /// as granted. What it charged under a lease that the restored books do not have counts as spent, like all it charged.
     pub async fn new(store: Store, node: &str) -> Result<Self, StoreError> {
+        sqlx::query("UPDATE leases SET granted = returned + shipped WHERE node = $1 AND granted - returned < shipped")
+            .bind(node)
+            .execute(&store.writer)
+            .await?;
         sqlx::query("INSERT INTO nodes (id, created_ms) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
             .bind(node)
             .bind(clock::now().0)

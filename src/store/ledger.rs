@@ -13,8 +13,7 @@ mod sums;
 mod tail;
 mod thresholds;
 
-pub(super) use attempts::amended;
-pub(super) use calls::{TAIL, Whose, read_figures, read_usage};
+pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage};
 pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
 pub(super) use tail::Tail;
 pub use thresholds::THRESHOLDS;

@@ -144,7 +144,6 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::audit::JournalFacts;
     use crate::store::fixture::{Books, price};
     use crate::store::journal::Checkpoint;
 
@@ -168,7 +167,7 @@ mod tests {
             let calls: Vec<_> = (0..3).map(|number| books.call(number, 10, 5)).collect();
             books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
             sqlx::query(statement).execute(&books.store.writer).await.expect(statement);
-            let findings = books.store.audit(JournalFacts::default()).await.expect("audited").findings;
+            let findings = books.store.audit().await.expect("audited").findings;
             assert_eq!(findings.len(), count, "{statement}: {findings:?}");
             assert!(findings.iter().all(|finding| finding.invariant == Invariant::RollupsAreTheirRows), "{findings:?}");
         }

@@ -27,15 +27,30 @@ pub fn node_name(data: &Path) -> Option<String> {
     std::fs::read_to_string(directory_of(data).join("node")).ok().map(|text| text.trim_end().to_owned())
 }
 
+/// A data directory that no gateway uses as long as this lives.
+pub struct Held {
+    _lock: File,
+}
+
+/// Keeps gateways out of a data directory; an error where one runs.
+pub fn hold(data: &Path) -> Result<Held, OpenError> {
+    Ok(Held { _lock: lock(&directory_of(data))? })
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let io_error = |source| OpenError::Io { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(io_error)?;
+    let lock = File::create(path.join("lock")).map_err(io_error)?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Held { dir: path.to_owned() }),
+        other => other.map(|()| lock).map_err(|errno| io_error(errno.into())),
+    }
+}
+
 impl Directory {
     pub(super) fn hold(path: &Path) -> Result<Self, OpenError> {
         let io_error = |source| OpenError::Io { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(io_error)?;
-        let lock = File::create(path.join("lock")).map_err(io_error)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Held { dir: path.to_owned() }),
-            other => other.map_err(|errno| io_error(errno.into()))?,
-        }
+        let lock = lock(path)?;
         let node_path = path.join("node");
         let name = match std::fs::read_to_string(&node_path) {
             Ok(text) => text.trim_end().to_owned(),

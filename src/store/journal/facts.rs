@@ -4,9 +4,11 @@ use super::record::{Header, Kind, Position};
 use super::recovery::{read_segment, segments_in};
 use super::scan::{End, Item, Scanner};
 use super::{Checkpoint, OpenError};
+use filters::id::CallId;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Counts over all segments that are there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,29 +26,58 @@ pub struct JournalFacts {
 
 /// Reads the journal below `dir`, the gateway's data directory. `checkpoint` is the ledger's for this node.
 pub fn facts(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<JournalFacts, OpenError> {
+    let (mut facts, mut ended) = (JournalFacts::default(), Vec::new());
+    read_all(dir, |bytes, segment| facts.count(bytes, segment, checkpoint, &mut ended))?;
+    ended.sort_unstable();
+    facts.duplicate_terminals = ended.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+    Ok(facts)
+}
+
+/// Those of some calls that the journal below `dir` knows, ended or not.
+pub fn known(dir: &Path, calls: &BTreeSet<CallId>) -> Result<HashSet<CallId>, OpenError> {
+    let mut known = HashSet::new();
+    if calls.is_empty() {
+        return Ok(known);
+    }
+    read_all(dir, |bytes, segment| {
+        let begun = Scanner::new(bytes, segment).filter_map(|item| match item {
+            Item::Call { intent, .. } => Some(intent.call),
+            Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) | Item::Corrupt(_) => None,
+        });
+        known.extend(begun.filter(|call| calls.contains(call)));
+    })?;
+    Ok(known)
+}
+
+/// The number of the oldest segment below `dir`, if there is one.
+pub fn oldest(dir: &Path) -> Result<Option<u64>, OpenError> {
+    Ok(segments(dir)?.first().map(|(number, _)| *number))
+}
+
+fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     let dir = super::directory_of(dir);
-    let mut facts = JournalFacts::default();
-    let mut ended = Vec::new();
-    let mut bytes = Vec::new();
-    let segments = match segments_in(&dir) {
-        Ok(segments) => segments,
+    match segments_in(&dir) {
+        Ok(segments) => Ok(segments),
         // No gateway was ever started here.
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(facts),
-        Err(source) => return Err(OpenError::Io { path: dir, source }),
-    };
-    for (_, path) in segments {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(OpenError::Io { path: dir, source }),
+    }
+}
+
+/// Reads one segment after the other, with their numbers.
+fn read_all(dir: &Path, mut look: impl FnMut(&[u8], u64)) -> Result<(), OpenError> {
+    let mut bytes = Vec::new();
+    for (_, path) in segments(dir)? {
         let read = File::open(&path).and_then(|mut file| read_segment(&mut file, &mut bytes));
         match read {
-            Ok(Ok(header)) => facts.count(&bytes, header.number, checkpoint, &mut ended),
+            Ok(Ok(header)) => look(&bytes, header.number),
             Ok(Err(flaw)) => return Err(OpenError::Header { path, flaw }),
             // A running gateway has removed it since we asked for the list.
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(OpenError::Io { path, source }),
         }
     }
-    ended.sort_unstable();
-    facts.duplicate_terminals = ended.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
-    Ok(facts)
+    Ok(())
 }
 
 impl JournalFacts {

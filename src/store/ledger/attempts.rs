@@ -4,9 +4,7 @@ use super::calls::KIND_COLUMNS;
 use super::merge::chunks;
 use super::signed;
 use super::sums::Sums;
-use crate::store::{Connection, Engine, Rows, StoreError, parsed};
-use filters::id::{KeyId, OrgId};
-use filters::money::NanoUsd;
+use crate::store::{Connection, Engine, StoreError};
 use filters::ports::{Amendment, FailedAttempt};
 use sqlx::{QueryBuilder, Row};
 use std::collections::HashSet;
@@ -56,13 +54,6 @@ pub(super) async fn insert_amendments(
     Ok(())
 }
 
-/// What amendments have charged, each with whose key it was and who pays.
-pub(in crate::store) async fn amended(connection: &mut Connection) -> Result<Vec<(KeyId, OrgId, NanoUsd)>, StoreError> {
-    let rows = sqlx::query("SELECT key_id, org_id, charge_nano FROM amendments").fetch_all(connection).await?;
-    let read = |row: &Rows| Ok((parsed(row, "key_id")?, parsed(row, "org_id")?, NanoUsd(row.try_get("charge_nano")?)));
-    rows.iter().map(read).collect()
-}
-
 fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
     let mut query = QueryBuilder::<Engine>::new(
         "INSERT INTO amendments (request_id, sequence, key_id, org_id, input_tokens, output_tokens, cache_read_tokens, \
@@ -88,10 +79,12 @@ fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Rows;
     use crate::store::fixture::{Books, NOW, price};
-    use crate::store::journal::{Checkpoint, JournalFacts, Shipment};
+    use crate::store::journal::{Checkpoint, Shipment};
     use filters::denied::Code;
     use filters::id::CallId;
+    use filters::money::NanoUsd;
     use filters::ports::{Intent, Terminal};
     use filters::usage::Usage;
 
@@ -136,7 +129,7 @@ mod tests {
         assert_eq!(number(&books, "SELECT CAST(SUM(output_tokens) AS BIGINT) FROM amendments").await, 14);
         assert_eq!(number(&books, "SELECT COUNT(*) FROM calls").await, 1, "the call's own row stays as it was");
         books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
-        let audit = books.store.audit(JournalFacts::default()).await.expect("audited");
+        let audit = books.store.audit().await.expect("audited");
         assert_eq!(audit.findings, []);
         assert_eq!(audit.charged, i128::from(charged.0) + 4_000);
     }

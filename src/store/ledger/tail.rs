@@ -50,6 +50,11 @@ impl Tail {
         self.charged.range(first..=last).fold(0, |sum: i64, (_, amount)| sum.saturating_add(*amount))
     }
 
+    /// What was charged to each quota in each period.
+    pub(in crate::store) fn charges(&self) -> impl Iterator<Item = (Share, i64)> {
+        self.charged.iter().map(|(share, amount)| (*share, *amount))
+    }
+
     /// When a key's latest call was admitted.
     pub(in crate::store) fn last_used(&self, key: KeyId) -> Option<EpochMs> {
         self.last_used.get(&key).copied()

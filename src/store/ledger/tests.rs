@@ -1,7 +1,6 @@
 //! What is on the books is there once, and every sum of it is its sum.
 
 use super::*;
-use crate::store::audit::JournalFacts;
 use crate::store::fixture::{Books, NOW, new_key, price};
 use crate::store::limits::{Amount, LimitChange, Owner};
 use crate::store::quotas::{Increase, QuotaKind, Thresholds};
@@ -150,7 +149,7 @@ async fn count(books: &Books, table: &str) -> i64 {
 /// What others see, whether or not sums wait.
 async fn seen(books: &Books, key: KeyId) -> (NanoUsd, NanoUsd, Option<EpochMs>, Vec<UsageSum>) {
     let other = Store::open(books.dir.path()).await.expect("the same store");
-    let findings = other.audit(JournalFacts::default()).await.expect("audited").findings;
+    let findings = other.audit().await.expect("audited").findings;
     assert_eq!(findings, []);
     let shown = other.key(key, NOW).await.expect("the key");
     let listed = other.keys(books.org, None, NOW).await.expect("keys");

@@ -1,0 +1,179 @@
+//! Credits, and whether what was spent of each quota is what was charged to it.
+
+use super::limits::clamped;
+use super::{Account, AuditReport, Invariant};
+use crate::store::ledger::{Tail, Whose};
+use crate::store::{StoreError, Transaction};
+use filters::id::{KeyId, OrgId, QuotaId};
+use filters::money::NanoUsd;
+use filters::ports::Share;
+use filters::time::EpochMs;
+use futures_util::TryStreamExt;
+use sqlx::Row;
+use std::collections::HashMap;
+
+/// Every key and every organisation has one quota that counts all its calls for ever.
+const TOTALS: &str = "SELECT q.id, q.owner, q.kind, q.limit_value, COALESCE(s.amount, 0) AS amount FROM quotas q \
+     LEFT JOIN spent s ON s.quota = q.id AND s.window_start_ms = 0 \
+     WHERE q.kind = 'balance' \
+     OR (q.kind = 'spend' AND q.unit = 'total' AND q.model = '' AND q.owner IN (SELECT id FROM keys)) ORDER BY q.owner";
+const CREDITS: &str = "SELECT o.id, \
+     CAST(COALESCE(SUM(CASE WHEN c.kind = 'opening' THEN c.amount_nano END), 0) AS BIGINT) AS opening, \
+     CAST(COALESCE(SUM(CASE WHEN c.kind = 'topup' THEN c.amount_nano END), 0) AS BIGINT) AS top_ups, \
+     CAST(COALESCE(SUM(CASE WHEN c.kind = 'refund' THEN c.amount_nano END), 0) AS BIGINT) AS refunds \
+     FROM organisations o LEFT JOIN credits c ON c.org = o.id GROUP BY o.id ORDER BY o.id";
+
+/// A quota that counts everything of its owner.
+struct Total {
+    quota: QuotaId,
+    limit: NanoUsd,
+    spent: i64,
+}
+
+/// Charges summed up by whoever is to have spent them.
+pub(super) struct Charged {
+    by_key: HashMap<KeyId, i128>,
+    by_org: HashMap<OrgId, i128>,
+    by_share: HashMap<Share, i128>,
+    totals: HashMap<String, Total>,
+}
+
+impl Charged {
+    pub(super) async fn read(snapshot: &mut Transaction) -> Result<Self, StoreError> {
+        let mut totals = HashMap::new();
+        let mut rows = sqlx::query(TOTALS).fetch(&mut **snapshot);
+        while let Some(row) = rows.try_next().await? {
+            let quota = QuotaId(row.try_get("id")?);
+            let limit = NanoUsd(row.try_get("limit_value")?);
+            totals.insert(row.try_get("owner")?, Total { quota, limit, spent: row.try_get("amount")? });
+        }
+        Ok(Self { by_key: HashMap::new(), by_org: HashMap::new(), by_share: HashMap::new(), totals })
+    }
+
+    /// Adds the charge of a call or of an amendment, and says where it went. Rows of the first releases name no quotas: there
+    /// were two.
+    pub(super) fn add(&mut self, key: KeyId, org: OrgId, charge: NanoUsd, shares: Vec<Share>) -> Vec<Share> {
+        *self.by_key.entry(key).or_default() += i128::from(charge.0);
+        *self.by_org.entry(org).or_default() += i128::from(charge.0);
+        let shares = if shares.is_empty() {
+            let owners = [key.to_string(), org.to_string()];
+            let totals = owners.iter().filter_map(|owner| self.totals.get(owner));
+            totals.map(|total| Share { quota: total.quota, period: EpochMs(0) }).collect()
+        } else {
+            shares
+        };
+        for share in &shares {
+            *self.by_share.entry(*share).or_default() += i128::from(charge.0);
+        }
+        shares
+    }
+
+    /// Holds the sums against what the books say, and lists each organisation's account.
+    pub(super) async fn check(
+        mut self,
+        snapshot: &mut Transaction,
+        report: &mut AuditReport,
+    ) -> Result<(), StoreError> {
+        let tail = Tail::read(snapshot, Whose::All).await?;
+        for total in self.totals.values_mut() {
+            total.spent = total.spent.saturating_add(tail.charged_in_all(total.quota));
+        }
+        self.check_accounts(snapshot, report).await?;
+        self.check_totals(report);
+        self.check_quotas(snapshot, &tail, report).await
+    }
+
+    async fn check_accounts(&self, snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
+        let mut rows = sqlx::query(CREDITS).fetch(&mut **snapshot);
+        while let Some(row) = rows.try_next().await? {
+            report.organisations += 1;
+            let id: String = row.try_get("id")?;
+            let [opening, top_ups, refunds]: [i64; 3] =
+                [row.try_get("opening")?, row.try_get("top_ups")?, row.try_get("refunds")?];
+            let credits = clamped(i128::from(opening) + i128::from(top_ups) + i128::from(refunds));
+            let total = self.totals.get(&id);
+            if total.map(|total| total.limit) != Some(NanoUsd(credits)) {
+                let limit = total.map_or("missing".to_owned(), |total| format!("${}", total.limit));
+                let detail = format!("its credits are ${} but its balance's limit is {limit}", NanoUsd(credits));
+                report.find(Invariant::CreditsAreTheLimit, &id, detail);
+            }
+            let charges = id.parse().ok().and_then(|org| self.by_org.get(&org)).copied().unwrap_or(0);
+            let left = total.map_or(0, |total| i128::from(total.limit.0) - i128::from(total.spent));
+            report.accounts.push(Account {
+                org: id,
+                opening: NanoUsd(opening),
+                top_ups: NanoUsd(top_ups),
+                refunds: NanoUsd(refunds),
+                charges: NanoUsd(clamped(charges)),
+                balance: NanoUsd(clamped(left)),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_totals(&self, report: &mut AuditReport) {
+        let mut totals: Vec<_> = self.totals.iter().collect();
+        totals.sort_unstable_by_key(|(owner, _)| *owner);
+        for (owner, total) in totals {
+            let (invariant, charged) = if let Ok(key) = owner.parse() {
+                report.keys += 1;
+                (Invariant::KeySpentIsCharged, self.by_key.get(&key))
+            } else if let Ok(org) = owner.parse() {
+                (Invariant::OrganisationSpentIsCharged, self.by_org.get(&org))
+            } else {
+                // A quota of nobody has been found already.
+                continue;
+            };
+            let charged = charged.copied().unwrap_or(0);
+            if clamped(charged) != total.spent {
+                report.find(invariant, owner, difference(total.spent, charged));
+            }
+        }
+    }
+
+    /// Every quota and period but those that have just been looked at.
+    async fn check_quotas(
+        mut self,
+        snapshot: &mut Transaction,
+        tail: &Tail,
+        report: &mut AuditReport,
+    ) -> Result<(), StoreError> {
+        for total in self.totals.values() {
+            self.by_share.remove(&Share { quota: total.quota, period: EpochMs(0) });
+        }
+        let totals: std::collections::HashSet<_> = self.totals.values().map(|total| total.quota).collect();
+        let mut spent: HashMap<Share, i64> =
+            tail.charges().filter(|(share, _)| !totals.contains(&share.quota)).collect();
+        let mut rows = sqlx::query("SELECT quota, window_start_ms, amount FROM spent").fetch(&mut **snapshot);
+        while let Some(row) = rows.try_next().await? {
+            let share =
+                Share { quota: QuotaId(row.try_get("quota")?), period: EpochMs(row.try_get("window_start_ms")?) };
+            if !totals.contains(&share.quota) {
+                let known = spent.entry(share).or_default();
+                *known = known.saturating_add(row.try_get("amount")?);
+            }
+        }
+        let mut shares: Vec<Share> = self.by_share.keys().chain(spent.keys()).copied().collect();
+        shares.sort_unstable();
+        shares.dedup();
+        for share in shares {
+            let (spent, charged) =
+                (spent.get(&share).copied().unwrap_or(0), self.by_share.get(&share).copied().unwrap_or(0));
+            if clamped(charged) != spent {
+                let object = format!("quota {} from {}", share.quota.0, share.period.0);
+                report.find(Invariant::QuotaSpentIsCharged, object, difference(spent, charged));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn difference(spent: i64, charged: i128) -> String {
+    match i64::try_from(charged) {
+        Ok(charged) => {
+            let (spent, charged) = (NanoUsd(spent), NanoUsd(charged));
+            format!("it is said to have spent ${spent}, but its calls were charged ${charged}")
+        }
+        Err(_) => "its calls were charged more than an account can hold".to_owned(),
+    }
+}
