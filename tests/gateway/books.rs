@@ -1,7 +1,9 @@
 //! What is on the books beside the calls: sums of usage, events of quotas, notes of requests that cost nothing.
 
+use crate::money::{nano, raw};
 use crate::support::{Call, Gateway, Request, eventually};
 use sqlx::Row as _;
+use std::process::Command;
 
 #[test]
 fn requests_that_cost_nothing_are_noted_if_their_key_is_known() {
@@ -55,4 +57,37 @@ fn a_key_that_nears_its_limit_is_told_of_once() {
     assert_eq!(shown["last_used_ms"], started);
     let audit = gateway.audit();
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+}
+
+#[test]
+fn other_prices_are_tried_on_the_books_and_change_nothing() {
+    let gateway = Gateway::start();
+    let call = Call::chat("count up").with("max_tokens", 10);
+    (0..3).for_each(|_| assert_eq!(gateway.call(&call).status, 200));
+    let rows = gateway.books_of(3);
+    let charged: i64 = rows.iter().map(|row| row.charge_nano).sum();
+    let catalogue = gateway.config().with_file_name("models.toml");
+    let text = std::fs::read_to_string(&catalogue).expect("the catalogue");
+    std::fs::write(&catalogue, text.replace("output = '10'", "output = '12'")).expect("written");
+    let reprice = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.arg("reprice").args(arguments).arg("--config").arg(gateway.config()).output().expect("it starts")
+    };
+    let output = reprice(&["--dry-run", "--since", "1h", "--org", &gateway.org, "--json"]);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 2, "{printed}");
+    for line in &lines {
+        let object: serde_json::Value = serde_json::from_str(line).expect("an object");
+        assert_eq!([&object["calls"], &object["changed"], &object["unpriced"]], [3, 3, 0]);
+        // Ten tokens more dearly in each of three calls.
+        let figures = ["charged", "repriced", "difference"].map(|field| nano(raw(line, field)));
+        assert_eq!(figures, [charged, charged + 3 * 10 * 2_000, 3 * 10 * 2_000]);
+    }
+    assert!(lines[0].contains("\"model\":\"gpt-4o-mini\"") && lines[1].contains("\"model\":null"), "{printed}");
+    assert_eq!(gateway.books(), rows);
+    let refused = reprice(&[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--dry-run"));
 }

@@ -1,6 +1,7 @@
 //! What a client saw complete is on the books, whatever happens to the process: killed, stopped, started twice, or unable to
 //! write its books.
 
+mod backup;
 #[cfg(feature = "crash-points")]
 mod crash;
 mod disk;

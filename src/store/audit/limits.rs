@@ -14,6 +14,7 @@ use filters::window::Window;
 use futures_util::TryStreamExt;
 use sqlx::Row;
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 /// How long a running gateway may not have seen a change.
@@ -84,15 +85,13 @@ impl Limits {
     }
 
     fn add(&mut self, row: &Rows) -> Result<(), StoreError> {
-        let id = QuotaId(row.try_get("id")?);
-        if !self.lines.contains_key(&id) {
-            let line = Line::new(row.try_get("owner")?, quotas::read_window(row)?);
-            self.lines.insert(id, line);
-        }
         let (at, is_strict) = (EpochMs(row.try_get("at_ms")?), row.try_get::<i64, _>("strict")? != 0);
         let limit = row.try_get("limit_value")?;
         let increase = (row.try_get::<Option<i64>, _>("increase_value")?, row.try_get::<Option<i64>, _>("until_ms")?);
-        let Some(line) = self.lines.get_mut(&id) else { return Ok(()) };
+        let line = match self.lines.entry(QuotaId(row.try_get("id")?)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(Line::new(row.try_get("owner")?, quotas::read_window(row)?)),
+        };
         // An increase ends with the next change, if not before.
         line.points.retain(|point| point.at <= at);
         match increase {

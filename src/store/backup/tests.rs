@@ -135,3 +135,33 @@ async fn numbers_given_out_after_the_backup_are_not_given_out_again() {
     restore_into(&data, &to).await.expect("restored");
     assert!(set(Store::open(&data).await.expect("a store")).await > after);
 }
+
+/// Two nodes share a limit of 100. The restored tables know 10 of what the first was granted; it had charged 60.
+#[tokio::test]
+async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
+    use crate::store::leases::Leases;
+    use filters::denied::{LimitSource, Owner};
+    use filters::lease::Terms;
+    use filters::money::NanoUsd;
+    use filters::ports::{Authority, Want};
+    use filters::quota::Spend;
+    use filters::window::Window;
+    let books = Books::open().await;
+    let quota = books.call(0, 1, 1).0.shares[0].quota;
+    for statement in [
+        "UPDATE quotas SET limit_value = 100 WHERE id = $1",
+        "INSERT INTO spent (quota, window_start_ms, amount) VALUES ($1, 0, 60)",
+        "INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) VALUES ($1, 0, 'a', 10, 0, 60)",
+    ] {
+        sqlx::query(statement).bind(quota.0).execute(&books.store.writer).await.expect(statement);
+    }
+    Leases::new(books.store.clone(), "a").await.expect("entered");
+    let second = Leases::new(books.store.clone(), "b").await.expect("entered");
+    let (source, terms) = (LimitSource::Spend(Owner::Key), Terms::elastic(NanoUsd(100)));
+    let spend = std::sync::Arc::new(Spend::new(quota, source, Window::Total, terms, (NanoUsd(60), NOW)));
+    second.lease(vec![Want { spend, amount: NanoUsd(60), at: None }]).await.expect("served");
+    let granted = "SELECT node, granted FROM leases WHERE quota = $1 ORDER BY node";
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as(granted).bind(quota.0).fetch_all(&books.store.reader).await.expect("read");
+    assert_eq!(rows, [("a".to_owned(), 60), ("b".to_owned(), 40)]);
+}
