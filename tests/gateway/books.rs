@@ -91,3 +91,23 @@ fn other_prices_are_tried_on_the_books_and_change_nothing() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--dry-run"));
 }
+
+#[test]
+fn the_audit_lists_each_account_and_what_is_leased() {
+    let gateway = Gateway::start();
+    let key = gateway.create_key(&["--limit", "5", "--strict"]);
+    (0..3).for_each(|_| assert_eq!(gateway.call_with(&key, &Call::chat("count up")).status, 200));
+    let charged: i64 = gateway.books_of(3).iter().map(|row| row.charge_nano).sum();
+    gateway.tollgate(&["key", "limit", &key.id, "--limit", "0.00001"]);
+    let line = gateway.tollgate(&["audit"]);
+    assert_eq!((&line["clean"], &line["first_broken"]), (&true.into(), &serde_json::Value::Null), "{line}");
+    let account = &line["accounts"][0];
+    let amount = |field: &str| nano(&account[field].to_string());
+    assert_eq!(account["org"], *gateway.org);
+    assert_eq!(amount("charges"), charged);
+    assert_eq!(amount("opening") + amount("top_ups") + amount("refunds") - amount("charges"), amount("balance"));
+    let lowered = &line["lowered"];
+    assert_eq!((&lowered["count"], &lowered["named"][0]["owner"]), (&1.into(), &key.id.clone().into()), "{line}");
+    assert_eq!(nano(&lowered["sum"].to_string()), charged - 10_000);
+    assert!(line["nodes"][0]["leases"].as_i64() >= Some(2), "{line}");
+}

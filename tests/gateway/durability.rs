@@ -72,6 +72,15 @@ impl Load {
     }
 }
 
+/// Tells the clients to stop, however the test goes on.
+struct Over<'a>(&'a Load);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+    }
+}
+
 impl Made {
     fn send(&mut self, wire: &mut Wire, request: &Request, is_streamed: bool) -> Result<()> {
         wire.try_send(&request.bytes())?;

@@ -1,7 +1,7 @@
 //! Books that are lost are put back from a backup and caught up from the journal: every call is on them once, and nobody spends
 //! twice.
 
-use super::{Load, assert_audit_is_clean, assert_books_are_true};
+use super::{Load, Over, assert_audit_is_clean, assert_books_are_true};
 use crate::money::{cost_of, counting, dollars, storm};
 use crate::support::{Gateway, Key, Provider, Setup, Upstream, eventually};
 use sqlx::Row as _;
@@ -67,14 +67,15 @@ fn under_load_every_call_before_during_and_after_the_backup_is_on_the_restored_b
             let wire = gateway.connect();
             scope.spawn(|| load.client(wire, &gateway.key));
         }
+        let _over = Over(&load);
         more(CALLS);
         let before = answered();
         let made = gateway.tollgate(&["backup", &place.path]);
         assert!(made["database_bytes"].as_i64() > Some(0));
         // The gateway went on meanwhile, or it does now.
         more(CALLS.saturating_sub(answered() - before));
+        assert_audit_is_clean(&gateway);
         gateway.kill();
-        load.is_over.store(true, Ordering::Release);
     });
     lose_and_restore(&gateway, &place);
     let made = load.made.lock().expect("the clients have ended");

@@ -2,7 +2,7 @@
 //!
 //! Needs a binary with the feature `crash-points`: `cargo test --features crash-points --test gateway crash`.
 
-use super::{Load, assert_audit_is_clean, assert_books_are_true};
+use super::{Load, Over, assert_audit_is_clean, assert_books_are_true};
 use crate::support::{Gateway, Provider, Setup, Upstream, eventually};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
@@ -23,15 +23,6 @@ fn start(journal: &str) -> (Provider, Gateway) {
         .section(&format!("[journal]\n{journal}"))
         .start();
     (provider, gateway)
-}
-
-/// Tells the clients to stop, however the test goes on.
-struct Over<'a>(&'a Load);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Release);
-    }
 }
 
 /// Makes calls from several clients while `watch` runs.
