@@ -165,3 +165,22 @@ async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
         sqlx::query_as(granted).bind(quota.0).fetch_all(&books.store.reader).await.expect("read");
     assert_eq!(rows, [("a".to_owned(), 60), ("b".to_owned(), 40)]);
 }
+
+#[tokio::test]
+async fn a_journal_that_no_longer_reaches_back_is_told_of() {
+    let (books, dir) = (books().await, tempfile::tempdir().expect("a directory"));
+    let (calls, checkpoint) = ([books.call(1, 10, 5)], Checkpoint { segment: 3, offset: 4_096 });
+    books.store.ship("node_7", &calls, checkpoint).await.expect("shipped");
+    let to = dir.path().join("backup");
+    back_up(books.dir.path(), &to, NOW).await.expect("backed up");
+    for (node, oldest, has_gap) in [("node_7", 3, false), ("node_7", 4, true), ("other", 1, false), ("other", 2, true)]
+    {
+        let data = dir.path().join(format!("{node}-{oldest}"));
+        let journal = data.join("journal");
+        fs::create_dir_all(&journal).expect("made");
+        fs::write(journal.join("node"), node).expect("written");
+        fs::write(journal.join(format!("{oldest:012}.segment")), "").expect("written");
+        let restored = restore_into(&data, &to).await.expect("restored");
+        assert_eq!(restored.journal_has_gap, has_gap, "{node} from {oldest}");
+    }
+}
