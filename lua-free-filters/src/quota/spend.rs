@@ -33,6 +33,8 @@ pub struct Account {
     returned: AtomicI64,
     /// What was on the books of this node's lease when the account was opened, so that the difference is what was shipped since.
     shipped_before: AtomicI64,
+    /// How often what nobody had set aside was called back: calls that have taken before give back what they don't use.
+    recalls: AtomicI64,
     /// Whether the authority has a lease of it.
     is_leased: AtomicBool,
     /// Whether there are charges that the next lease must cover, because there was no limit when they were made.
@@ -50,6 +52,7 @@ impl Account {
             granted: AtomicI64::new(0),
             returned: AtomicI64::new(0),
             shipped_before: AtomicI64::new(0),
+            recalls: AtomicI64::new(0),
             is_leased: AtomicBool::new(false),
             is_uncovered: AtomicBool::new(false),
         }
@@ -66,6 +69,12 @@ impl Account {
             self.reserved.fetch_add(amount, AcqRel);
         }
         is_taken
+    }
+
+    /// Gives back credit that nobody has set aside, and, as their calls end, what those calls don't use.
+    fn recall(&self) {
+        self.recalls.fetch_add(1, AcqRel);
+        self.give_back();
     }
 
     /// Gives back credit that nobody has set aside, and says so to the next lease transaction.
@@ -87,6 +96,8 @@ pub(super) struct Held {
     pub(super) spend: Arc<Spend>,
     pub(super) account: Arc<Account>,
     pub(super) amount: i64,
+    /// How often credit had been called back when it was taken.
+    recalls: i64,
 }
 
 impl Held {
@@ -115,6 +126,10 @@ impl Held {
         account.reserved.fetch_sub(self.amount, AcqRel);
         add(&account.settled, charge.0);
         add(&account.credit, self.amount.saturating_sub(charge.0));
+        if account.recalls.load(Acquire) != self.recalls {
+            // It was leased under other terms: what is left of it is to be asked for under those of now.
+            account.give_back();
+        }
     }
 }
 
@@ -209,7 +224,7 @@ impl Spend {
                     account.credit.store(0, Release);
                     account.is_uncovered.store(true, Release);
                 }
-                (false, false) => account.give_back(),
+                (false, false) => account.recall(),
             }
         }
         if terms.is_boundless() && accounts.open.is_empty() {
@@ -265,7 +280,8 @@ impl Spend {
     pub(super) fn take(self: &Arc<Self>, amount: NanoUsd, now: EpochMs) -> Option<Held> {
         let current = self.current.load();
         let account = current.as_ref().filter(|account| account.covers(now))?;
-        let held = || Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0 };
+        let recalls = account.recalls.load(Acquire);
+        let held = || Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0, recalls };
         account.take(amount.0).then(held)
     }
 
@@ -277,7 +293,9 @@ impl Spend {
         } else if self.source == LimitSource::OrganisationBalance {
             Denied::InsufficientCredits { available, needed: amount }
         } else {
-            let heals_in_ms = self.window.heals_at(now).map(|at| at.since(now));
+            // Time brings no more than the whole limit.
+            let heals_at = self.window.heals_at(now).filter(|_| amount <= self.limit(now));
+            let heals_in_ms = heals_at.map(|at| at.since(now));
             Denied::SpendLimitReached { quota: self.source, available, needed: amount, heals_in_ms }
         }
     }
@@ -306,7 +324,7 @@ impl Spend {
                 let shipped_before = is_leased.then(|| account.shipped_before.load(Acquire));
                 uncovered = Some(Uncovered { charged, reserved, booked_before: accounts.elsewhere, shipped_before });
             } else if !account.covers(now) && at.is_none_or(|at| !account.span.contains(at)) {
-                account.give_back();
+                account.recall();
             }
         }
         let returned = accounts.open.iter().map(|account| (account.span.start, account.returned.load(Acquire)));
