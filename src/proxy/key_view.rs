@@ -73,8 +73,8 @@ impl<'a> KeyView<'a> {
         let limit = own.map(|spend| spend.limit(now)).filter(|limit| *limit != NanoUsd::MAX);
         let balance = total(LimitSource::OrganisationBalance);
         let usage = own.map(|spend| spend.spent(now)).unwrap_or_default();
-        let requests = chain.tightest(Counted::Requests, now);
-        let tokens = chain.tightest(Counted::Tokens, now);
+        let requests = chain.tightest(Counted::Requests, None, now);
+        let tokens = chain.tightest(Counted::Tokens, None, now);
         Self {
             id: key.id.to_string(),
             label: &key.name,
