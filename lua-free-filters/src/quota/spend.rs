@@ -1,6 +1,10 @@
 //! Money: a prepaid balance, or a spend limit. Calls take from credit that this node has leased (`lease.rs`), period by
 //! period; a check is one compare-and-swap on the account of the current period.
 
+mod held;
+
+pub(super) use held::Held;
+
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::Glob;
@@ -86,49 +90,6 @@ impl Account {
         };
         if self.credit.fetch_update(AcqRel, Acquire, emptied).is_ok() {
             self.returned.fetch_add(free, AcqRel);
-        }
-    }
-}
-
-/// An amount that a call has taken from an account.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) spend: Arc<Spend>,
-    pub(super) account: Arc<Account>,
-    pub(super) amount: i64,
-    /// How often credit had been called back when it was taken.
-    recalls: i64,
-}
-
-impl Held {
-    /// Takes more, if there is credit.
-    pub(super) fn extend(&mut self, more: i64) -> bool {
-        let is_taken = self.account.take(more);
-        self.amount += if is_taken { more } else { 0 };
-        is_taken
-    }
-
-    /// Whether its account has so much credit.
-    pub(super) fn has(&self, amount: i64) -> bool {
-        self.account.credit.load(Acquire) >= amount
-    }
-
-    /// Gives a part back.
-    pub(super) fn shrink(&mut self, less: i64) {
-        self.account.reserved.fetch_sub(less, AcqRel);
-        add(&self.account.credit, less);
-        self.amount -= less;
-    }
-
-    /// Charges what a call cost and gives the rest back; the period is the one that the call was reserved in.
-    pub(super) fn settle(&self, charge: NanoUsd) {
-        let account = &self.account;
-        account.reserved.fetch_sub(self.amount, AcqRel);
-        add(&account.settled, charge.0);
-        add(&account.credit, self.amount.saturating_sub(charge.0));
-        if account.recalls.load(Acquire) != self.recalls {
-            // It was leased under other terms: what is left of it is to be asked for under those of now.
-            account.give_back();
         }
     }
 }
