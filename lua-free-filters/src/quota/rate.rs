@@ -96,6 +96,13 @@ impl Rate {
         Self { zoned, ..self }
     }
 
+    /// The window that it counts in.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        let of_utc = || Window::Calendar { unit: self.per, zone: Zone::utc() };
+        self.zoned.as_ref().map_or_else(of_utc, |zoned| zoned.window.clone())
+    }
+
     /// Puts another limit in force at once.
     pub fn set_limit(&self, limit: i64) {
         self.limit.store(limit.min(RATE_MAX), Release);
