@@ -83,6 +83,10 @@ impl Account {
 
     /// Gives back credit that nobody has set aside, and says so to the next lease transaction.
     fn give_back(&self) {
+        if self.is_uncovered.load(Acquire) {
+            // Not leased yet: the next lease covers it.
+            return;
+        }
         let mut free = 0;
         let emptied = |credit: i64| {
             free = credit.max(0);

@@ -101,6 +101,23 @@ fn a_lowered_limit_calls_back_what_running_calls_do_not_use() {
 }
 
 #[test]
+fn what_was_set_aside_without_a_limit_is_not_given_back_as_if_it_had_been_leased() {
+    let node = authority();
+    let chain = chain(&node, i64::MAX, 1_000);
+    let running = reserve(&node, &chain, &take(50, 1)).expect("there is no limit");
+    for limit in [100, 60] {
+        let terms = Terms::elastic(NanoUsd(limit));
+        node.authority.lock().expect("not poisoned").set(chain.spend[0].id, Window::Total, terms);
+        chain.spend[0].set_terms(terms);
+    }
+    running.settle(NanoUsd(2), 1);
+    reserve(&node, &chain, &take(58, 1)).expect("so much is left").settle(NanoUsd(58), 1);
+    // Later, when the node asks again.
+    node.now.fetch_add(crate::lease::ASK_AGAIN_MS, Relaxed);
+    assert!(reserve(&node, &chain, &take(1, 1)).is_err(), "all of it has been charged");
+}
+
+#[test]
 fn time_heals_only_what_the_whole_limit_could_pay_for() {
     let node = authority();
     let window: Window = "calendar day UTC".parse().expect("a window");
