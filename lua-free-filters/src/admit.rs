@@ -55,9 +55,11 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
             Ok(reservation) => break reservation,
             Err(refused) => refused,
         };
-        let wants = key.chain.short_of(&take, &refused, admission.now);
-        if !has_asked && !wants.is_empty() {
-            admission.authority.lease(wants).await.map_err(|_| Denied::LimitsUnavailable)?;
+        if !has_asked && let Some(wants) = key.chain.short_of(&take, &refused, admission.now) {
+            // Where nothing is to be asked for, others may have asked since: then there is credit now.
+            if !wants.is_empty() {
+                admission.authority.lease(wants).await.map_err(|_| Denied::LimitsUnavailable)?;
+            }
             has_asked = true;
             continue;
         }

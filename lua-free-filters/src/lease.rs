@@ -31,6 +31,12 @@ impl Lease {
     pub fn outstanding(&self) -> i64 {
         self.granted.saturating_sub(self.returned).saturating_sub(self.shipped)
     }
+
+    /// The lease of a period that the node has closed: all that it did not charge is given back.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self { returned: self.returned.saturating_add(self.outstanding().max(0)), ..self }
+    }
 }
 
 /// What is in force of a quota.
@@ -91,7 +97,8 @@ pub struct Ask {
     pub wanted: i64,
     /// A moment of the period that it is for, where that is not the present: a running call stays in its own.
     pub at: Option<EpochMs>,
-    /// What the node has given back in each period that it holds: absolute, so that telling it twice changes nothing.
+    /// What the node has given back in each period that it holds: absolute, so that telling it twice changes nothing. Of a
+    /// period that is not named it holds nothing any more, and all that it charged to it is on the books.
     pub returned: Vec<(EpochMs, i64)>,
     /// Charges that no lease covers, because there was no limit when they were made.
     pub uncovered: Option<Uncovered>,
@@ -205,6 +212,14 @@ mod tests {
         assert_eq!(standing(1_000, 1).grant(5), 1_000);
         assert_eq!(standing(3, 1).grant(5), 3);
         assert_eq!(standing(-3, 1).grant(5), 0);
+    }
+
+    #[test]
+    fn a_closed_lease_has_nothing_out() {
+        let lease = Lease { granted: 10, returned: 2, shipped: 3 };
+        assert_eq!((lease.closed().returned, lease.closed().outstanding()), (7, 0));
+        let passed = Lease { shipped: 11, ..lease };
+        assert_eq!(passed.closed(), passed, "what was charged beyond it stays charged");
     }
 
     #[test]

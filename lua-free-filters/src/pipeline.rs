@@ -109,7 +109,9 @@ impl Resolved {
             shares: reservation.shares(),
         };
         let open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
-        let growth = Growth::new(need.output_allowance, need.output_max, reserved);
+        let clamped = output_limit.map_or(u64::MAX, |limit| limit.saturating_mul(self.head.choices));
+        let output_max = need.output_max.min(clamped);
+        let growth = Growth::new(need.output_allowance.min(output_max), output_max, reserved);
         Ok(Admitted {
             key,
             head: self.head,
@@ -117,6 +119,7 @@ impl Resolved {
             choices: self.choices,
             intent,
             output_limit,
+            output_max,
             progress: Progress::default(),
             unsettled: Some(Unsettled { open, reservation, growth }),
         })
@@ -149,6 +152,7 @@ pub struct Admitted {
     choices: Vec<Choice>,
     intent: Intent,
     output_limit: Option<u64>,
+    output_max: u64,
     /// How far the relay has come.
     pub progress: Progress,
     unsettled: Option<Unsettled>,
@@ -209,7 +213,8 @@ impl Admitted {
         let choice = &self.choices[self.progress.choice];
         let tally = &self.progress.tally;
         let extended = growth.extend(reservation, (choice, &self.model), tally, (authority, now)).await;
-        let charged = Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally };
+        let output_max = self.output_max;
+        let charged = Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally, output_max };
         growth.notes += 1;
         open.progress(&settle::progress(&charged, growth));
         extended
@@ -230,8 +235,8 @@ impl Admitted {
 
     fn close(&mut self, end: End) -> Terminal {
         let choice = &self.choices[self.progress.choice];
-        let charged =
-            Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally: &self.progress.tally };
+        let (tally, output_max) = (&self.progress.tally, self.output_max);
+        let charged = Charged { intent: &self.intent, model: &self.model, head: &self.head, choice, tally, output_max };
         let reserved = self.unsettled.as_ref().map_or(self.intent.reserved, |unsettled| unsettled.growth.reserved);
         let terminal = settle::terminal(&charged, end, reserved);
         if let Some(Unsettled { open, reservation, .. }) = self.unsettled.take() {

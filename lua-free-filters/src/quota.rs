@@ -86,22 +86,28 @@ impl Chain {
         self.spend.iter().filter(move |spend| spend.applies_to(model))
     }
 
-    /// Where a refused call may find more credit, and how much it lacks there: to be asked of the authority.
+    /// Where a refused call may find more credit, and how much it lacks there: to be asked of the authority. None if it is not
+    /// money that it lacks; nothing if there is credit by now, or none to be had.
     #[must_use]
-    pub fn short_of(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Vec<Want> {
+    pub fn short_of(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Option<Vec<Want>> {
         let is_about_money =
             matches!(refused.code(), Code::CreditsReserved | Code::SpendLimitReached | Code::InsufficientCredits);
         let short = |spend: &Arc<Spend>| {
             let amount = take.money(spend).ok()?;
             spend.is_worth_asking(amount, now).then(|| Want { spend: Arc::clone(spend), amount, at: None })
         };
-        if is_about_money { self.spend_of(take.model).filter_map(short).collect() } else { Vec::new() }
+        is_about_money.then(|| self.spend_of(take.model).filter_map(short).collect())
     }
 
-    /// The reading of requests or of tokens that leaves least.
+    /// The reading of requests or of tokens that leaves least to calls of a model; where none is named, of those that count
+    /// all models.
     #[must_use]
-    pub fn tightest(&self, counted: Counted, now: EpochMs) -> Option<RateReading> {
-        let rates = self.rates.iter().filter(|rate| rate.counted == counted);
+    pub fn tightest(&self, counted: Counted, model: Option<&str>, now: EpochMs) -> Option<RateReading> {
+        let counts = |rate: &Rate| match (&rate.model, model) {
+            (None, _) => true,
+            (Some(pattern), model) => model.is_some_and(|model| pattern.matches(model)),
+        };
+        let rates = self.rates.iter().filter(|rate| rate.counted == counted && counts(rate));
         rates.map(|rate| rate.read(now)).min_by_key(|reading| reading.remaining)
     }
 

@@ -37,11 +37,13 @@ pub(crate) struct Charged<'a> {
     pub(crate) head: &'a RequestHead,
     pub(crate) choice: &'a Choice,
     pub(crate) tally: &'a Tally,
+    /// The most output tokens that all answers can have: estimates stay within it.
+    pub(crate) output_max: u64,
 }
 
 /// The books' line for a call. Whoever refused or was never reached is paid nothing.
 pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Terminal {
-    let Charged { intent, model, head, choice, tally } = call;
+    let Charged { intent, model, head, choice, tally, output_max } = call;
     let candidate = &model.candidates[choice.index];
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
     let (usage, estimated) = match end.outcome {
@@ -51,7 +53,7 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Termi
         | Outcome::UpstreamFailed
         | Outcome::Recovered
         | Outcome::Abandoned
-        | Outcome::Cut => tally.usage(intent.input_estimate, reserve::output_max(head, model)),
+        | Outcome::Cut => tally.usage(intent.input_estimate, *output_max),
     };
     Terminal {
         call: intent.call,
@@ -73,9 +75,9 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Termi
 
 /// How far a running call has come: what it is charged if its process dies now.
 pub(crate) fn progress(call: &Charged<'_>, growth: &Growth) -> Progress {
-    let Charged { intent, model, head, choice, tally } = call;
+    let Charged { intent, model, head, choice, tally, output_max } = call;
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, &model.candidates[choice.index]));
-    let (usage, _) = tally.usage(intent.input_estimate, reserve::output_max(head, model));
+    let (usage, _) = tally.usage(intent.input_estimate, *output_max);
     let charge = choice.price.price.cost(&usage, tier).min(growth.reserved);
     Progress { call: intent.call, sequence: growth.notes, reserved: growth.reserved, usage, charge }
 }

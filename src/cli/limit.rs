@@ -39,7 +39,8 @@ pub(super) struct LimitOptions {
     /// Over which time --limit, --requests and --tokens count: total, minute, hour, day, week or month. Without it: total.
     #[arg(long, value_name = "PERIOD")]
     period: Option<Period>,
-    /// Whether a period is the calendar's, as it is without this, or rolling: the last hour, or the last 30 days.
+    /// Whether a period is the calendar's, as it is without this, or rolling: the last hour, or the last 30 days. Rolling is for
+    /// money.
     #[arg(long, value_enum)]
     align: Option<Align>,
     /// The time zone of the calendar, such as Europe/Berlin. Without it: UTC.
@@ -239,11 +240,11 @@ impl LimitOptions {
 
 fn rate_window(window: &Window) -> Result<Window, CliError> {
     match window {
-        Window::Rolling(Unit::Minute | Unit::Hour | Unit::Day)
-        | Window::Calendar { unit: Unit::Minute | Unit::Hour | Unit::Day, .. } => Ok(window.clone()),
-        Window::Total | Window::Rolling(_) | Window::Calendar { .. } => {
-            bad("--requests and --tokens need --period minute, hour or day")
-        }
+        Window::Calendar { unit: Unit::Minute | Unit::Hour | Unit::Day, .. } => Ok(window.clone()),
+        Window::Rolling(_) => bad(
+            "--align rolling is for money: --requests and --tokens count in the minute, hour or day of the calendar",
+        ),
+        Window::Total | Window::Calendar { .. } => bad("--requests and --tokens need --period minute, hour or day"),
     }
 }
 

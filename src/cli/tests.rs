@@ -183,18 +183,18 @@ async fn limits_are_set_changed_and_removed_on_keys_projects_and_organisations()
         let until = format!(r#""increase_until_ms":{}"#, NOW.0 + 7 * 86_400_000);
         assert!(raised[0].contains(&until), "{raised:?}");
         assert!(raised[0].contains(r#""strict":false,"thresholds":[90]"#), "{raised:?}");
-        let rates = limits("--rpm 60 --tokens 1000 --period hour --align rolling --limit 1").await;
+        let rates = limits("--rpm 60 --tokens 1000 --period hour --limit 1").await;
         assert_eq!((of_kind(&rates, "requests").len(), of_kind(&rates, "tokens").len()), (1, 1));
-        assert!(of_kind(&rates, "tokens")[0].contains(r#""align":"rolling""#));
+        assert!(of_kind(&rates, "tokens")[0].contains(r#""align":"calendar""#));
         assert_eq!(of_kind(&rates, "spend").len(), 2);
-        let fewer = limits("--rpm none --limit none --period hour --align rolling").await;
+        let fewer = limits("--rpm none --limit none --period hour").await;
         assert_eq!((of_kind(&fewer, "requests").len(), of_kind(&fewer, "spend").len()), (0, 1));
         let (code, printed) = type_in(dir.path(), &format!("{noun} limit {id} --rpm none --data DIR")).await;
         assert!(code == 2 && printed.contains("no such limit to remove"), "{printed}");
         let (code, printed) = type_in(dir.path(), &format!("{noun} show {id} --data DIR")).await;
         let sentence = "$7.5 a month in Europe/Berlin, of gpt-*, and $2 more until 2027-01-22; spent $0";
         assert!(code == 0 && printed.contains(sentence), "{printed}");
-        assert!(printed.contains("1000 tokens a hour, rolling"), "{printed}");
+        assert!(printed.contains("1000 tokens a hour in UTC"), "{printed}");
     }
     let audit = objects(dir.path(), "audit").await.remove(0);
     assert_eq!(audit["clean"], true, "{audit}");
@@ -242,6 +242,7 @@ async fn limits_that_make_no_sense_are_refused_with_what_to_do() {
         ("--period month", "name one of them"),
         ("--requests 5", "--period minute, hour or day"),
         ("--tokens 5 --period month", "--period minute, hour or day"),
+        ("--tokens 5 --period hour --align rolling", "--align rolling is for money"),
         ("--rpm 5 --requests 6 --period minute", "one limit twice"),
         ("--rpm 5 --strict", "--strict is for money and concurrency"),
         ("--limit 5 --tpm 5 --strict", "--strict is for money and concurrency"),

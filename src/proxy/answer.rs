@@ -313,7 +313,10 @@ impl<'a> Passage<'a> {
         head.pass_on(&provider.headers);
         head.call(self.call.intent().call, self.dialect());
         head.provider(&exchange.provider().name);
-        head.rates(&self.call.key().chain, self.dialect(), self.report.started);
+        head.rates(&self.call.key().chain, Some(&self.call.model().id), self.dialect(), self.report.started);
+        if let Some(tokens) = self.call.output_limit() {
+            head.output_limit(tokens);
+        }
         head.allow_origin(&self.client.req_header().headers, self.runtime);
         head
     }

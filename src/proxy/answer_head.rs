@@ -149,10 +149,15 @@ impl AnswerHead {
         self.text(COST, |text| text.put_slice(charge.to_string().as_bytes()));
     }
 
-    /// Where the key's rates stand.
-    pub(super) fn rates(&mut self, chain: &Chain, dialect: Dialect, now: EpochMs) {
-        let requests = chain.tightest(Counted::Requests, now);
-        let tokens = chain.tightest(Counted::Tokens, now);
+    /// The output limit that the provider was told in place of the client's.
+    pub(super) fn output_limit(&mut self, tokens: u64) {
+        self.number(MAX_TOKENS, tokens);
+    }
+
+    /// Where the key's rates stand for calls of a model.
+    pub(super) fn rates(&mut self, chain: &Chain, model: Option<&str>, dialect: Dialect, now: EpochMs) {
+        let requests = chain.tightest(Counted::Requests, model, now);
+        let tokens = chain.tightest(Counted::Tokens, model, now);
         if let Some(reading) = requests {
             self.rate(&REQUEST_RATE, reading, dialect, now);
         }
@@ -221,6 +226,7 @@ const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-tollgate-upstream-request-id");
 const PROVIDER: HeaderName = HeaderName::from_static("x-tollgate-provider");
 const COST: HeaderName = HeaderName::from_static("x-tollgate-cost-usd");
+const MAX_TOKENS: HeaderName = HeaderName::from_static("x-tollgate-max-tokens");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -299,7 +305,7 @@ mod tests {
             ..Chain::default()
         };
         let mut head = AnswerHead::new(200, BodyLength::Bytes(7));
-        head.rates(&chain, Dialect::Anthropic, EpochMs(1_800_000_000_500));
+        head.rates(&chain, None, Dialect::Anthropic, EpochMs(1_800_000_000_500));
         let head = head.finish();
         assert_eq!(value(&head, "x-ratelimit-limit-requests"), "10");
         assert_eq!(value(&head, "x-ratelimit-remaining-tokens"), "1000");

@@ -47,7 +47,7 @@ pub(super) async fn answer(
     let mut head = AnswerHead::new(200, BodyLength::Bytes(body.len()));
     head.json();
     head.call(report.call, dialect);
-    head.rates(&key.chain, dialect, report.started);
+    head.rates(&key.chain, None, dialect, report.started);
     head.allow_origin(&session.req_header().headers, runtime);
     report.status = 200;
     Ok(whole_answer(session, head, body).await)

@@ -6,9 +6,9 @@ use filters::denied::{LimitSource, Owner};
 use filters::key::Key;
 use filters::money::NanoUsd;
 use filters::ports::{Authority, Want};
-use filters::quota::{Counted, Spend};
+use filters::quota::{Chain, Concurrency, Counted, Rate, RateReading, Spend};
 use filters::time::EpochMs;
-use filters::window::Window;
+use filters::window::{Unit, Window};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -39,11 +39,12 @@ pub(super) struct KeyView<'a> {
     expires_at_ms: Option<i64>,
 }
 
-/// A spend limit.
+/// A limit: of money in dollars, of other things in their number.
 #[derive(Serialize)]
 struct LimitView<'a> {
     source: &'static str,
-    window: String,
+    /// Calls at once have none.
+    window: Option<String>,
     model: Option<&'a str>,
     strict: bool,
     limit: Box<RawValue>,
@@ -64,6 +65,10 @@ pub(super) async fn refresh(key: &Key, authority: &dyn Authority, now: EpochMs) 
     }
 }
 
+fn number(number: i64) -> Box<RawValue> {
+    RawValue::from_string(number.to_string()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
 impl<'a> KeyView<'a> {
     pub(super) fn of(key: &'a Key, now: EpochMs) -> Self {
         let chain = &key.chain;
@@ -73,8 +78,13 @@ impl<'a> KeyView<'a> {
         let limit = own.map(|spend| spend.limit(now)).filter(|limit| *limit != NanoUsd::MAX);
         let balance = total(LimitSource::OrganisationBalance);
         let usage = own.map(|spend| spend.spent(now)).unwrap_or_default();
-        let requests = chain.tightest(Counted::Requests, now);
-        let tokens = chain.tightest(Counted::Tokens, now);
+        let per_minute = |counted| {
+            let is_meant =
+                |rate: &&Arc<Rate>| rate.counted == counted && rate.per == Unit::Minute && rate.model.is_none();
+            let readings = chain.rates.iter().filter(is_meant).map(|rate| rate.read(now));
+            readings.min_by_key(|reading| reading.remaining)
+        };
+        let (requests, tokens) = (per_minute(Counted::Requests), per_minute(Counted::Tokens));
         Self {
             id: key.id.to_string(),
             label: &key.name,
@@ -90,7 +100,7 @@ impl<'a> KeyView<'a> {
             tokens_per_minute: tokens.map(|reading| reading.limit),
             tokens_remaining: tokens.map(|reading| reading.remaining),
             concurrency: chain.concurrency.iter().map(|concurrency| concurrency.limit()).min(),
-            limits: chain.spend.iter().filter_map(|spend| LimitView::of(spend, now)).collect(),
+            limits: LimitView::all(chain, now),
             scopes: key.scopes.names().collect(),
             models: key.models.iter().map(|glob| &*glob.0).collect(),
             providers: key.providers.iter().map(|glob| &*glob.0).collect(),
@@ -100,11 +110,45 @@ impl<'a> KeyView<'a> {
 }
 
 impl<'a> LimitView<'a> {
-    fn of(spend: &'a Spend, now: EpochMs) -> Option<Self> {
+    fn all(chain: &'a Chain, now: EpochMs) -> Vec<Self> {
+        let money = chain.spend.iter().filter_map(|spend| Self::of_money(spend, now));
+        let rates = chain.rates.iter().map(|rate| Self::of_rate(rate, now));
+        money.chain(rates).chain(chain.concurrency.iter().map(|calls| Self::of_concurrency(calls))).collect()
+    }
+
+    fn of_rate(rate: &'a Rate, now: EpochMs) -> Self {
+        let RateReading { limit, remaining, reset_ms, .. } = rate.read(now);
+        Self {
+            source: rate.source.name(),
+            window: Some(rate.window().name()),
+            model: rate.model.as_ref().map(|glob| &*glob.0),
+            strict: false,
+            limit: number(limit),
+            usage: number(limit - remaining),
+            remaining: number(remaining),
+            resets_at: Some(utc(now.plus(reset_ms as i64))),
+        }
+    }
+
+    fn of_concurrency(calls: &'a Concurrency) -> Self {
+        let (limit, running) = (calls.limit(), calls.running());
+        Self {
+            source: calls.source.name(),
+            window: None,
+            model: calls.model.as_ref().map(|glob| &*glob.0),
+            strict: true,
+            limit: number(limit),
+            usage: number(running),
+            remaining: number((limit - running).max(0)),
+            resets_at: None,
+        }
+    }
+
+    fn of_money(spend: &'a Spend, now: EpochMs) -> Option<Self> {
         let limit = Some(spend.limit(now)).filter(|_| !spend.terms().is_boundless())?;
         Some(Self {
             source: spend.source.name(),
-            window: spend.window.name(),
+            window: Some(spend.window.name()),
             model: spend.model.as_ref().map(|glob| &*glob.0),
             strict: spend.is_strict(),
             limit: dollars(limit),

@@ -238,6 +238,7 @@ impl Books {
         }
         let at = ask.at.unwrap_or(now);
         let span = spend.window.span(at);
+        self.close_forgotten(node, ask, [span.start, spend.window.span(now).start]);
         let standing = self.standing(spend, terms, at);
         let before = self.leases.get(&place(span.start)).copied().unwrap_or_default();
         let (after, unshipped) = lease::decide(ask, before, standing);
@@ -250,6 +251,20 @@ impl Books {
         let leases = leases.filter_map(|period| Some((period, *self.leases.get(&place(period))?))).collect();
         let is_exhausted = self.standing(spend, terms, at).available() <= 0;
         Some(Reply { now, span, terms, spent: standing.spent, leases, unshipped, is_exhausted })
+    }
+
+    /// Takes back what is out in periods that the node no longer knows of: those of a process that has ended, whose charges were
+    /// put on the books before this one served, and of a quota that has left memory, whose charges had been.
+    fn close_forgotten(&mut self, node: &str, ask: &Ask, open: [EpochMs; 2]) {
+        let first = (ask.quota, EpochMs(i64::MIN), String::new());
+        let last = (ask.quota, EpochMs(i64::MAX), String::new());
+        for ((quota, period, of), lease) in self.leases.range_mut(first..last) {
+            let is_named = open.contains(period) || ask.returned.iter().any(|(named, _)| named == period);
+            if of == node && !is_named && lease.outstanding() > 0 {
+                *lease = lease.closed();
+                self.changed.push((*quota, *period));
+            }
+        }
     }
 
     fn standing(&self, spend: &Spend, terms: Terms, at: EpochMs) -> Standing {

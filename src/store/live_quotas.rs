@@ -11,7 +11,7 @@ use filters::lease::{Increase, Terms};
 use filters::money::NanoUsd;
 use filters::quota::{Chain, Concurrency, Counted, Rate, Spend};
 use filters::time::EpochMs;
-use filters::window::{Unit, Window};
+use filters::window::{Unit, Window, Zone};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -102,7 +102,11 @@ impl LiveQuotas {
             Counted::Requests => LimitSource::Requests(owner(row), per),
             Counted::Tokens => LimitSource::Tokens(owner(row), per),
         };
-        let rate = Arc::new(Rate::new(source, counted, per, limit).of_models(row.model.clone()));
+        let rate = Rate::new(source, counted, per, limit).of_models(row.model.clone());
+        let rate = Arc::new(match &row.window {
+            Window::Calendar { zone, .. } if *zone != Zone::utc() => rate.in_zone(zone.clone()),
+            Window::Calendar { .. } | Window::Rolling(_) | Window::Total => rate,
+        });
         self.live.insert(row.id, Live::Rate(Arc::clone(&rate)));
         rate
     }

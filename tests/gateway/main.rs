@@ -12,6 +12,7 @@ mod limits;
 mod metrics;
 mod money;
 mod projects;
+mod quotas;
 mod smuggling;
 mod support;
 mod tidy;

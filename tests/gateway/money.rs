@@ -4,14 +4,14 @@ mod account;
 
 pub(crate) use account::{
     Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, cost, cost_of, count, counting, dollars, meddle, nano,
-    raw, storm, times, within_a_second,
+    raw, storm, storm_of_held, times, within_a_second,
 };
 
 use crate::support::{Answer, Call, Gateway, Key, Request, Wire, eventually};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Runs of each storm.
-const RUNS: usize = 10;
+/// Runs of each storm: in the normal run, and in the long one.
+const RUNS: [usize; 2] = [10, 100];
 /// What a storm of 500 calls may take.
 const RUN_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -88,10 +88,11 @@ fn each_choice_is_paid_for() {
 
 #[test]
 fn a_limit_that_pays_for_100_calls_lets_exactly_100_of_500_pass() {
+    let runs = times(RUNS[0], RUNS[1]);
     let gateway = Gateway::start();
     let call = counting(10);
     let price = cost_of(&gateway, &call);
-    for run in 0..RUNS {
+    for run in 0..runs {
         let key = gateway.create_key(&["--limit", &dollars(100 * price)]);
         let begun = Instant::now();
         let storm = storm(&gateway, std::slice::from_ref(&key), &call, 500, &["credits_reserved"]);
@@ -101,9 +102,9 @@ fn a_limit_that_pays_for_100_calls_lets_exactly_100_of_500_pass() {
         assert_eq!(amount(&gateway, &key, "limit_remaining"), 0);
         assert_eq!(amount(&gateway, &key, "reserved"), 0);
     }
-    let rows = gateway.books_of(1 + 100 * RUNS);
+    let rows = gateway.books_of(1 + 100 * runs);
     assert!(rows.iter().all(|row| row.charge_nano == price && row.outcome == "complete"));
-    assert_eq!(gateway.provider().log().len(), 1 + 100 * RUNS);
+    assert_eq!(gateway.provider().log().len(), 1 + 100 * runs);
 }
 
 #[test]
@@ -118,10 +119,11 @@ fn the_first_calls_of_a_key_all_find_credit() {
 
 #[test]
 fn a_balance_that_pays_for_300_calls_is_shared_by_three_keys() {
+    let runs = times(RUNS[0], RUNS[1]);
     let gateway = Gateway::start();
     let call = counting(10);
     let price = cost_of(&gateway, &call);
-    for run in 0..RUNS {
+    for run in 0..runs {
         let account = Account::with(&gateway, 300 * price);
         let keys = [account.key(&[]), account.key(&[]), account.key(&["--limit", &dollars(1_000 * price)])];
         let begun = Instant::now();

@@ -3,7 +3,9 @@
 use crate::denied::{Denied, LimitSource};
 use crate::key::Glob;
 use crate::time::EpochMs;
-use crate::window::Unit;
+use crate::window::{Span, Unit, Window, Zone};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 
 /// The highest rate a window can count.
@@ -40,9 +42,18 @@ pub struct Rate {
     pub per: Unit,
     /// The models that it is about; none: all.
     pub model: Option<Glob>,
+    /// The period that was looked at last, where the clock is not UTC's: finding one takes longer than a check may.
+    zoned: Option<Zoned>,
     limit: AtomicI64,
     /// The window's number in the upper 24 bits, the count in the lower 40.
     state: AtomicU64,
+}
+
+/// Periods of a calendar of somebody's time zone.
+#[derive(Debug)]
+struct Zoned {
+    window: Window,
+    last: ArcSwap<Span>,
 }
 
 /// A position in a rate's window.
@@ -66,13 +77,30 @@ impl Rate {
     #[must_use]
     pub fn new(source: LimitSource, counted: Counted, per: Unit, limit: i64) -> Self {
         let limit = AtomicI64::new(limit.min(RATE_MAX));
-        Self { source, counted, per, model: None, limit, state: AtomicU64::new(0) }
+        Self { source, counted, per, model: None, zoned: None, limit, state: AtomicU64::new(0) }
     }
 
     /// The same rate, for some models only.
     #[must_use]
     pub fn of_models(self, model: Option<Glob>) -> Self {
         Self { model, ..self }
+    }
+
+    /// The same rate, by the clocks of a time zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Zone) -> Self {
+        let window = Window::Calendar { unit: self.per, zone };
+        let last = ArcSwap::from_pointee(window.span(EpochMs(0)));
+        // Minutes are the same on every clock.
+        let zoned = (self.per != Unit::Minute).then_some(Zoned { window, last });
+        Self { zoned, ..self }
+    }
+
+    /// The window that it counts in.
+    #[must_use]
+    pub fn window(&self) -> Window {
+        let of_utc = || Window::Calendar { unit: self.per, zone: Zone::utc() };
+        self.zoned.as_ref().map_or_else(of_utc, |zoned| zoned.window.clone())
     }
 
     /// Puts another limit in force at once.
@@ -123,10 +151,29 @@ impl Rate {
     }
 
     fn window_of(&self, now: EpochMs) -> u64 {
-        now.0.div_euclid(self.per.length_ms()) as u64 & (u64::MAX >> COUNT_BITS)
+        let number = match self.zoned_span(now) {
+            // Of periods of a zone, the minute in which they begin: no two begin in one.
+            Some(span) => span.start.0.div_euclid(Unit::Minute.length_ms()),
+            None => now.0.div_euclid(self.per.length_ms()),
+        };
+        number as u64 & (u64::MAX >> COUNT_BITS)
     }
 
     fn until_next_window(&self, now: EpochMs) -> u64 {
-        (self.per.length_ms() - now.0.rem_euclid(self.per.length_ms())) as u64
+        match self.zoned_span(now) {
+            Some(span) => span.end.since(now),
+            None => (self.per.length_ms() - now.0.rem_euclid(self.per.length_ms())) as u64,
+        }
+    }
+
+    fn zoned_span(&self, now: EpochMs) -> Option<Span> {
+        let zoned = self.zoned.as_ref()?;
+        let last = **zoned.last.load();
+        if last.contains(now) {
+            return Some(last);
+        }
+        let span = zoned.window.span(now);
+        zoned.last.store(Arc::new(span));
+        Some(span)
     }
 }

@@ -1,6 +1,10 @@
 //! Money: a prepaid balance, or a spend limit. Calls take from credit that this node has leased (`lease.rs`), period by
 //! period; a check is one compare-and-swap on the account of the current period.
 
+mod held;
+
+pub(super) use held::Held;
+
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::Glob;
@@ -33,6 +37,8 @@ pub struct Account {
     returned: AtomicI64,
     /// What was on the books of this node's lease when the account was opened, so that the difference is what was shipped since.
     shipped_before: AtomicI64,
+    /// How often what nobody had set aside was called back: calls that have taken before give back what they don't use.
+    recalls: AtomicI64,
     /// Whether the authority has a lease of it.
     is_leased: AtomicBool,
     /// Whether there are charges that the next lease must cover, because there was no limit when they were made.
@@ -50,6 +56,7 @@ impl Account {
             granted: AtomicI64::new(0),
             returned: AtomicI64::new(0),
             shipped_before: AtomicI64::new(0),
+            recalls: AtomicI64::new(0),
             is_leased: AtomicBool::new(false),
             is_uncovered: AtomicBool::new(false),
         }
@@ -68,8 +75,18 @@ impl Account {
         is_taken
     }
 
+    /// Gives back credit that nobody has set aside, and, as their calls end, what those calls don't use.
+    fn recall(&self) {
+        self.recalls.fetch_add(1, AcqRel);
+        self.give_back();
+    }
+
     /// Gives back credit that nobody has set aside, and says so to the next lease transaction.
     fn give_back(&self) {
+        if self.is_uncovered.load(Acquire) {
+            // Not leased yet: the next lease covers it.
+            return;
+        }
         let mut free = 0;
         let emptied = |credit: i64| {
             free = credit.max(0);
@@ -78,43 +95,6 @@ impl Account {
         if self.credit.fetch_update(AcqRel, Acquire, emptied).is_ok() {
             self.returned.fetch_add(free, AcqRel);
         }
-    }
-}
-
-/// An amount that a call has taken from an account.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) spend: Arc<Spend>,
-    pub(super) account: Arc<Account>,
-    pub(super) amount: i64,
-}
-
-impl Held {
-    /// Takes more, if there is credit.
-    pub(super) fn extend(&mut self, more: i64) -> bool {
-        let is_taken = self.account.take(more);
-        self.amount += if is_taken { more } else { 0 };
-        is_taken
-    }
-
-    /// Whether its account has so much credit.
-    pub(super) fn has(&self, amount: i64) -> bool {
-        self.account.credit.load(Acquire) >= amount
-    }
-
-    /// Gives a part back.
-    pub(super) fn shrink(&mut self, less: i64) {
-        self.account.reserved.fetch_sub(less, AcqRel);
-        add(&self.account.credit, less);
-        self.amount -= less;
-    }
-
-    /// Charges what a call cost and gives the rest back; the period is the one that the call was reserved in.
-    pub(super) fn settle(&self, charge: NanoUsd) {
-        let account = &self.account;
-        account.reserved.fetch_sub(self.amount, AcqRel);
-        add(&account.settled, charge.0);
-        add(&account.credit, self.amount.saturating_sub(charge.0));
     }
 }
 
@@ -209,7 +189,7 @@ impl Spend {
                     account.credit.store(0, Release);
                     account.is_uncovered.store(true, Release);
                 }
-                (false, false) => account.give_back(),
+                (false, false) => account.recall(),
             }
         }
         if terms.is_boundless() && accounts.open.is_empty() {
@@ -265,7 +245,8 @@ impl Spend {
     pub(super) fn take(self: &Arc<Self>, amount: NanoUsd, now: EpochMs) -> Option<Held> {
         let current = self.current.load();
         let account = current.as_ref().filter(|account| account.covers(now))?;
-        let held = || Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0 };
+        let recalls = account.recalls.load(Acquire);
+        let held = || Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0, recalls };
         account.take(amount.0).then(held)
     }
 
@@ -277,7 +258,9 @@ impl Spend {
         } else if self.source == LimitSource::OrganisationBalance {
             Denied::InsufficientCredits { available, needed: amount }
         } else {
-            let heals_in_ms = self.window.heals_at(now).map(|at| at.since(now));
+            // Time brings no more than the whole limit.
+            let heals_at = self.window.heals_at(now).filter(|_| amount <= self.limit(now));
+            let heals_in_ms = heals_at.map(|at| at.since(now));
             Denied::SpendLimitReached { quota: self.source, available, needed: amount, heals_in_ms }
         }
     }
@@ -306,7 +289,7 @@ impl Spend {
                 let shipped_before = is_leased.then(|| account.shipped_before.load(Acquire));
                 uncovered = Some(Uncovered { charged, reserved, booked_before: accounts.elsewhere, shipped_before });
             } else if !account.covers(now) && at.is_none_or(|at| !account.span.contains(at)) {
-                account.give_back();
+                account.recall();
             }
         }
         let returned = accounts.open.iter().map(|account| (account.span.start, account.returned.load(Acquire)));

@@ -60,7 +60,7 @@ fn take(money: i64, tokens: u64) -> Take<'static> {
 fn reserve(node: &SoleNode, chain: &Arc<Chain>, take: &Take<'_>) -> Result<Reservation, Denied> {
     let now = EpochMs(node.now.load(Relaxed));
     chain.reserve(take, now).or_else(|refused| {
-        let wants = chain.short_of(take, &refused, now);
+        let wants = chain.short_of(take, &refused, now).unwrap_or_default();
         ready(node.lease(wants)).expect("it is in memory");
         chain.reserve(take, now)
     })
@@ -83,6 +83,77 @@ fn a_refusal_takes_nothing_from_any_quota() {
     let denied = reserve(&node, &chain, &take(5, 20)).expect_err("the balance is too small");
     assert_eq!(denied, Denied::InsufficientCredits { available: NanoUsd(4), needed: NanoUsd(5) });
     assert_eq!(readings(&chain), (3, 100, 0, 0, 0));
+}
+
+#[test]
+fn a_lowered_limit_calls_back_what_running_calls_do_not_use() {
+    let node = authority();
+    let chain = chain(&node, 100, 1_000);
+    let running = reserve(&node, &chain, &take(50, 1)).expect("enough of all");
+    let lower = Terms::elastic(NanoUsd(10));
+    node.authority.lock().expect("not poisoned").set(chain.spend[0].id, Window::Total, lower);
+    chain.spend[0].set_terms(lower);
+    running.settle(NanoUsd(2), 1);
+    // 48 come back, of which 8 are in force.
+    assert!(reserve(&node, &chain, &take(9, 1)).is_err());
+    reserve(&node, &chain, &take(8, 1)).expect("so much is left").settle(NanoUsd(8), 1);
+    assert_eq!(chain.spend[0].remaining(NOW), NanoUsd::ZERO);
+}
+
+#[test]
+fn what_was_set_aside_without_a_limit_is_not_given_back_as_if_it_had_been_leased() {
+    let node = authority();
+    let chain = chain(&node, i64::MAX, 1_000);
+    let running = reserve(&node, &chain, &take(50, 1)).expect("there is no limit");
+    for limit in [100, 60] {
+        let terms = Terms::elastic(NanoUsd(limit));
+        node.authority.lock().expect("not poisoned").set(chain.spend[0].id, Window::Total, terms);
+        chain.spend[0].set_terms(terms);
+    }
+    running.settle(NanoUsd(2), 1);
+    reserve(&node, &chain, &take(58, 1)).expect("so much is left").settle(NanoUsd(58), 1);
+    // Later, when the node asks again.
+    node.now.fetch_add(crate::lease::ASK_AGAIN_MS, Relaxed);
+    assert!(reserve(&node, &chain, &take(1, 1)).is_err(), "all of it has been charged");
+}
+
+#[test]
+fn time_heals_only_what_the_whole_limit_could_pay_for() {
+    let node = authority();
+    let window: Window = "calendar day UTC".parse().expect("a window");
+    let spend = spend_in(&node, KEY, window, Terms::elastic(NanoUsd(10)));
+    let heals = |amount| match spend.refusal(NanoUsd(amount), NOW) {
+        Denied::SpendLimitReached { heals_in_ms, .. } => heals_in_ms.is_some(),
+        Denied::CreditsReserved { .. } => true,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([heals(10), heals(11)], [true, false]);
+}
+
+#[test]
+fn a_rate_of_some_models_is_read_for_those_alone() {
+    let rate =
+        |limit| Rate::new(LimitSource::Requests(Owner::Key, Unit::Minute), Counted::Requests, Unit::Minute, limit);
+    let narrowed = rate(3).of_models(Some(Glob("gpt-*".into())));
+    let chain = Chain { rates: vec![Arc::new(rate(9)), Arc::new(narrowed)], ..Chain::default() };
+    let limit = |model| chain.tightest(Counted::Requests, model, NOW).expect("a rate").limit;
+    assert_eq!([limit(Some("gpt-5")), limit(Some("claude")), limit(None)], [3, 9, 9]);
+}
+
+#[test]
+fn a_rate_counts_days_by_the_clocks_of_its_zone() {
+    let source = LimitSource::Requests(Owner::Key, Unit::Day);
+    let rate = Rate::new(source, Counted::Requests, Unit::Day, 2);
+    let rate = rate.in_zone("Asia/Kathmandu".parse().expect("a zone"));
+    // 2027-01-15, midnight in Kathmandu: 18:15 the day before in London.
+    let midnight = EpochMs(1_799_950_500_000);
+    assert_eq!(rate.read(midnight.plus(-1)).reset_ms, 1);
+    rate.take(2, midnight.plus(-1)).expect("there is room");
+    assert!(rate.take(1, midnight.plus(-1)).is_err());
+    assert_eq!(rate.read(midnight).reset_ms, 86_400_000);
+    rate.take(2, midnight).expect("a new day");
+    rate.adjust(2, 1, midnight.plus(86_399_999));
+    assert_eq!(rate.read(midnight.plus(86_399_999)).remaining, 1);
 }
 
 #[test]

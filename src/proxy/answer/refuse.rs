@@ -28,7 +28,8 @@ pub(in crate::proxy) async fn refusal(
     head.json();
     head.call(report.call, dialect);
     if let Some(key) = &report.key {
-        head.rates(&key.chain, dialect, report.started);
+        let model = report.model.as_ref().map(|model| &*model.id);
+        head.rates(&key.chain, model, dialect, report.started);
     }
     head.refusal(refused);
     head.allow_origin(&client.req_header().headers, runtime);

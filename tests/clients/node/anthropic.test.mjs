@@ -147,6 +147,17 @@ test('rate-limited key is refused with a time to wait', async () => {
   assert.ok(seconds > 0 && seconds <= 60);
 });
 
+test('stream that no credit is left for ends at its length', async () => {
+  // 16 384 output tokens are set aside at first, which is $0.246; the limit pays for some 3 600 more.
+  const counted = countingFetch();
+  const limited = clientWith(demo.makeKey({ limit: '0.3' }), { fetch: counted.fetch });
+  const message = await limited.messages.stream({ ...count, max_tokens: 30_000 }).finalMessage();
+  assert.equal(message.stop_reason, 'max_tokens');
+  assert.ok(message.content[0].text.startsWith('1 2 3 4 5 '));
+  assert.ok(message.usage.output_tokens > 16_384 && message.usage.output_tokens < 21_000);
+  assert.equal(counted.requests, 1);
+});
+
 for (const stream of [false, true]) {
   test(`${stream ? 'streamed' : 'plain'} answer names its call and the limits`, async () => {
     const limited = clientWith(demo.makeKey({ rpm: 100, tpm: 1_000_000 }));

@@ -5,6 +5,8 @@ import OpenAI from 'openai';
 import { countingFetch, errorOf, startDemo, startUnpriced } from './demo.mjs';
 
 const model = 'gpt-4o-mini';
+// One whose answers may be longer than what is set aside for a stream at first.
+const longModel = 'gpt-4.1-mini';
 const hello = [{ role: 'user', content: 'Say hello to the gateway.' }];
 // The simulated provider answers a prompt that begins so with exactly as many tokens as are allowed.
 const count = [{ role: 'user', content: 'count please' }];
@@ -164,6 +166,22 @@ test('rate-limited key is refused with a time to wait', async () => {
   assert.equal(refused.code, 'rate_limit_exceeded');
   const seconds = Number(refused.headers.get('retry-after'));
   assert.ok(seconds > 0 && seconds <= 60);
+});
+
+test('stream that no credit is left for ends at its length', async () => {
+  // 16 384 output tokens are set aside at first, which is $0.0262; the limit pays for some 2 300 more.
+  const counted = countingFetch();
+  const limited = clientWith(demo.makeKey({ limit: '0.03' }), { fetch: counted.fetch });
+  const request = { model: longModel, messages: count, max_tokens: 30_000, stream_options: { include_usage: true } };
+  const chunks = await read(await limited.chat.completions.create({ ...request, stream: true }));
+  const [end, ...others] = chunks.filter((chunk) => chunk.choices[0]?.finish_reason);
+  assert.equal(others.length, 0);
+  assert.equal(end.choices[0].finish_reason, 'length');
+  assert.deepEqual(end.tollgate, { code: 'spend_limit_reached' });
+  assert.ok(textOf(chunks).startsWith('1 2 3 4 5 '));
+  const tokens = chunks.at(-1).usage.completion_tokens;
+  assert.ok(tokens > 16_384 && tokens < 20_000);
+  assert.equal(counted.requests, 1);
 });
 
 for (const stream of [false, true]) {

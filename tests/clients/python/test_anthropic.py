@@ -137,6 +137,19 @@ def test_exhausted_key_is_refused_and_not_retried(demo):
     assert len(sent) == 2
 
 
+def test_stream_that_no_credit_is_left_for_ends_at_its_length(demo):
+    # 16 384 output tokens are set aside at first, which is $0.246; the limit pays for some 3 600 more.
+    client, sent = counting_client(demo, demo.make_key(limit="0.3"))
+    with client.messages.stream(model=MODEL, messages=COUNT, max_tokens=30_000) as stream:
+        text = "".join(stream.text_stream)
+        message = stream.get_final_message()
+    assert message.stop_reason == "max_tokens"
+    assert text.startswith("1 2 3 4 5 ")
+    assert message.content[0].text == text
+    assert 16_384 < message.usage.output_tokens < 21_000
+    assert len(sent) == 1
+
+
 def test_rate_limited_key_is_refused_with_a_time_to_wait(demo):
     client = client_with(demo, demo.make_key(rpm=2), max_retries=0)
     with pytest.raises(anthropic.RateLimitError) as refused:

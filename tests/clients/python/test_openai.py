@@ -7,6 +7,8 @@ import openai
 import pytest
 
 MODEL = "gpt-4o-mini"
+# One whose answers may be longer than what is set aside for a stream at first.
+LONG_MODEL = "gpt-4.1-mini"
 HELLO = [{"role": "user", "content": "Say hello to the gateway."}]
 # The simulated provider answers a prompt that begins so with exactly as many tokens as are allowed.
 COUNT = [{"role": "user", "content": "count please"}]
@@ -143,6 +145,19 @@ def test_exhausted_key_is_refused_and_not_retried(demo):
     assert refused.value.code == "spend_limit_reached"
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert len(sent) == 2
+
+
+def test_stream_that_no_credit_is_left_for_ends_at_its_length(demo):
+    # 16 384 output tokens are set aside at first, which is $0.0262; the limit pays for some 2 300 more.
+    client, sent = counting_client(demo, demo.make_key(limit="0.03"))
+    request = {"model": LONG_MODEL, "messages": COUNT, "max_tokens": 30_000, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(**request, stream=True))
+    [end] = [chunk for chunk in chunks if chunk.choices and chunk.choices[0].finish_reason]
+    assert end.choices[0].finish_reason == "length"
+    assert end.model_extra["tollgate"] == {"code": "spend_limit_reached"}
+    assert text_of(chunks).startswith("1 2 3 4 5 ")
+    assert 16_384 < chunks[-1].usage.completion_tokens < 20_000
+    assert len(sent) == 1
 
 
 def test_rate_limited_key_is_refused_with_a_time_to_wait(demo):

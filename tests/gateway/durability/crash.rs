@@ -46,27 +46,31 @@ fn assert_true(gateway: &Gateway, provider: &Provider, load: &Load) {
 
 fn dies_at(points: &[&str], journal: &str) {
     let (provider, gateway) = start(journal);
+    die_at(&provider, &gateway, points, TIMES);
+}
+
+fn die_at(provider: &Provider, gateway: &Gateway, points: &[&str], times: [usize; 2]) {
     let load = Load::default();
-    for (point, times) in points.iter().flat_map(|point| TIMES.map(|times| (point, times))) {
+    for (point, times) in points.iter().flat_map(|point| times.map(|times| (point, times))) {
         gateway.kill();
         gateway.restart_with(&[("TOLLGATE_CRASH_AT", &format!("{point}:{times}"))]);
-        under_load(&gateway, &load, || {
+        under_load(gateway, &load, || {
             let ended = gateway.wait();
             assert_eq!(ended.signal(), Some(Signal::ABORT.as_raw()), "it dies at {point}:\n{}", gateway.log());
         });
         // What it left is on the books before the listener opens again.
         gateway.restart();
-        assert_true(&gateway, &provider, &load);
+        assert_true(gateway, provider, &load);
         let in_flight = gateway.key_view(&gateway.key)["reserved"].to_string();
         assert_eq!(in_flight, "0", "after {point}");
     }
     let answered = load.complete.load(Ordering::Acquire);
-    under_load(&gateway, &load, || {
+    under_load(gateway, &load, || {
         eventually("calls pass", || (load.complete.load(Ordering::Acquire) > answered + CALLS).then_some(()));
     });
     gateway.kill();
     gateway.restart();
-    assert_true(&gateway, &provider, &load);
+    assert_true(gateway, provider, &load);
 }
 
 #[test]
@@ -92,6 +96,20 @@ fn dead_while_the_answer_passes_the_books_are_true() {
 #[test]
 fn dead_while_the_books_are_written_they_are_true() {
     dies_at(&["before-ship", "after-ship", "before-checkpoint", "after-checkpoint"], "ship_ms = 20");
+}
+
+#[test]
+fn dead_while_credit_is_leased_the_books_are_true() {
+    let provider = Provider::with(&["--token-ms", "1"]);
+    // Credit of each second of a rolling minute is leased anew.
+    let limit = ["--limit", "900", "--period", "minute", "--align", "rolling"];
+    let gateway = Setup::new()
+        .upstream(Upstream::openai("openai", provider.url()))
+        .upstream(Upstream::anthropic("anthropic", provider.url()))
+        .key(&limit)
+        .start();
+    die_at(&provider, &gateway, &["before-lease", "after-lease"], [1, 3]);
+    assert!(gateway.key_money(&gateway.key, "usage") > 0);
 }
 
 #[test]

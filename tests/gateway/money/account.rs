@@ -175,6 +175,35 @@ pub(crate) fn storm(gateway: &Gateway, keys: &[Key], call: &Call, calls: usize, 
     })
 }
 
+/// Begins many streams at the same moment, each on a connection of its own, the keys in turn, and ends none before all have
+/// been answered.
+pub(crate) fn storm_of_held(gateway: &Gateway, keys: &[Key], call: &Call, calls: usize) -> Storm {
+    assert!(calls.is_multiple_of(CONNECTIONS_PER_THREAD), "whole threads");
+    let start = Barrier::new(calls / CONNECTIONS_PER_THREAD);
+    let call = call.clone().streamed().simulate("hang-after=1");
+    let requests: Vec<Vec<u8>> = keys.iter().map(|key| call.request(&key.token).bytes()).collect();
+    let one_thread = || {
+        let mut wires: Vec<Wire> = (0..CONNECTIONS_PER_THREAD).map(|_| gateway.connect()).collect();
+        start.wait();
+        wires.iter_mut().zip(requests.iter().cycle()).for_each(|(wire, request)| wire.send(request));
+        let mut storm = Storm::default();
+        for wire in &mut wires {
+            let mut answer = wire.head();
+            if answer.status != 200 {
+                answer.body = wire.body(&answer).expect("a refusal is whole");
+            }
+            assert!(storm.takes(&answer, &[]), "no refusal is transient here");
+        }
+        start.wait();
+        storm
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..calls / CONNECTIONS_PER_THREAD).map(|_| scope.spawn(one_thread)).collect();
+        let storms = running.into_iter().map(|thread| thread.join().expect("a thread of the storm"));
+        storms.fold(Storm::default(), Storm::and)
+    })
+}
+
 impl Storm {
     /// Counts an answer; false if the call is to be made again.
     fn takes(&mut self, answer: &Answer, transient: &[&str]) -> bool {
