@@ -110,7 +110,7 @@ fn a_limit_that_pays_for_100_calls_lets_exactly_100_of_500_pass() {
 #[test]
 fn the_first_calls_of_a_key_all_find_credit() {
     let gateway = Gateway::start();
-    for run in 0..RUNS {
+    for run in 0..times(RUNS[0], RUNS[1]) {
         let key = gateway.create_key(&["--limit", "1000"]);
         let storm = storm(&gateway, std::slice::from_ref(&key), &counting(1), 200, &[]);
         assert_eq!((storm.passed, storm.refused.len()), (200, 0), "run {run}: {storm:?}");
