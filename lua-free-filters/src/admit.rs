@@ -49,7 +49,7 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     let Candidature { key, head, model, choices } = call;
     let need = reserve::need(head, model, choices, &admission.allowances);
     let mut take = Take { model: &model.id, estimate: need.estimate, bound: need.bound, tokens: need.tokens };
-    let (mut has_asked, mut has_tried_again, mut output_limit) = (false, false, None);
+    let (mut has_asked, mut output_limit) = (false, None);
     let reservation = loop {
         let refused = match key.chain.reserve(&take, admission.now) {
             Ok(reservation) => break reservation,
@@ -61,10 +61,6 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
                 admission.authority.lease(wants).await.map_err(|_| Denied::LimitsUnavailable)?;
             }
             has_asked = true;
-            continue;
-        }
-        if !has_asked && !std::mem::replace(&mut has_tried_again, true) {
-            // Credit that another call asked for may have come in between.
             continue;
         }
         let clamped = if output_limit.is_none() { clamp(call, admission, &take) } else { None };
