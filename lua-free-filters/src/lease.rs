@@ -14,7 +14,7 @@ pub const ASK_AGAIN_MS: i64 = 250;
 /// Where several nodes share a quota, a slice is so many times what is waited for, so that not every call has to ask.
 const SLICE_DEMAND: i64 = 8;
 
-/// The running totals of one node in one period of a quota, in nano-USD. Each only grows.
+/// The running totals of one node in one period of a quota, in nano-USD. Each only grows, except by what the node never heard of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     /// Granted by the authority.
@@ -32,11 +32,34 @@ impl Lease {
         self.granted.saturating_sub(self.returned).saturating_sub(self.shipped)
     }
 
-    /// The lease of a period that the node has closed: all that it did not charge is given back.
-    #[must_use]
-    pub fn closed(self) -> Self {
-        Self { returned: self.returned.saturating_add(self.outstanding().max(0)), ..self }
+    /// Takes back what the node does not know that it holds; and what it was charged beyond, it was granted. Says whether there
+    /// was anything.
+    pub fn reclaim(&mut self) -> bool {
+        let before = *self;
+        self.granted = self.returned.saturating_add(self.shipped);
+        *self != before
     }
+
+    /// Takes in what the node says of it: what was granted in a reply that never came, it does not have. Says whether that was
+    /// news.
+    pub fn hear(&mut self, held: &Holding) -> bool {
+        let before = *self;
+        self.returned = self.returned.max(held.returned);
+        self.granted = held.granted;
+        *self != before
+    }
+}
+
+/// What a node says of its lease in a period. Both numbers are absolute, so that telling them twice changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// When the period began.
+    pub period: EpochMs,
+    /// What the node has given back.
+    pub returned: i64,
+    /// What it has been granted, as far as it knows; or more, where its calls were charged or set aside beyond that: this has been
+    /// spent, whatever the limit says.
+    pub granted: i64,
 }
 
 /// What is in force of a quota.
@@ -81,6 +104,13 @@ impl Terms {
         self.increase.map(|increase| increase.until).filter(|until| now < *until).unwrap_or(EpochMs(i64::MAX))
     }
 
+    /// Whether all that could be charged before can be charged still.
+    #[must_use]
+    pub fn is_as_wide_as(&self, before: &Self) -> bool {
+        let is_kept = before.increase.is_none() || self.increase == before.increase;
+        self.limit >= before.limit && is_kept
+    }
+
     /// Whether anything can be charged without asking.
     #[must_use]
     pub fn is_boundless(&self) -> bool {
@@ -97,35 +127,43 @@ pub struct Ask {
     pub wanted: i64,
     /// A moment of the period that it is for, where that is not the present: a running call stays in its own.
     pub at: Option<EpochMs>,
-    /// What the node has given back in each period that it holds: absolute, so that telling it twice changes nothing. Of a
-    /// period that is not named it holds nothing any more, and all that it charged to it is on the books.
-    pub returned: Vec<(EpochMs, i64)>,
+    /// When it was asked, by the node's clock.
+    pub asked: EpochMs,
+    /// The terms that the node knew.
+    pub terms: Terms,
+    /// What it says of each lease that it holds; none if another ask of this transaction has said so before.
+    pub held: Option<Vec<Holding>>,
     /// Charges that no lease covers, because there was no limit when they were made.
     pub uncovered: Option<Uncovered>,
 }
 
-/// Charges and reservations of a node from before a quota had a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uncovered {
-    /// Charged since the node took the quota into memory, on the books or not.
-    pub charged: i64,
-    /// Set aside for calls in progress.
-    pub reserved: i64,
-    /// What the books said when it did.
-    pub booked_before: i64,
-    /// What they said of the node's lease then, if it had one.
-    pub shipped_before: Option<i64>,
+impl Ask {
+    /// The same, for a transaction in which another ask for the quota comes before.
+    #[must_use]
+    pub fn after_another(self) -> Self {
+        Self { held: None, uncovered: None, ..self }
+    }
+
+    /// What the node says of its leases.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        self.held.iter().flatten()
+    }
+
+    /// Whether the node does not know that it holds anything of a period: it was started anew, with its journal shipped, or
+    /// never had the reply. It has one transaction open at a time; so what it does not name is nobody's.
+    #[must_use]
+    pub fn disowns(&self, period: EpochMs) -> bool {
+        self.held.as_ref().is_some_and(|held| held.iter().all(|held| held.period != period))
+    }
 }
 
-impl Uncovered {
-    /// Of what was charged, what is not on the books yet.
-    fn unshipped(&self, spent: i64, shipped: i64) -> i64 {
-        let booked_since = match self.shipped_before {
-            Some(before) => shipped.saturating_sub(before),
-            None => spent.saturating_sub(self.booked_before),
-        };
-        self.charged.saturating_sub(booked_since.max(0)).max(0)
-    }
+/// Charges and reservations of a node that never had a lease, from before the quota had a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uncovered {
+    /// Charged since the node took the quota into memory, on the books or not, and set aside.
+    pub claimed: i64,
+    /// What the books said when it did.
+    pub booked_before: i64,
 }
 
 /// What the books say of a quota when the authority decides.
@@ -178,25 +216,24 @@ pub struct Reply {
     pub spent: i64,
     /// This node's totals in the current period and in those that it named.
     pub leases: Vec<(EpochMs, Lease)>,
-    /// Of what was named as uncovered: what is not on the books yet.
-    pub unshipped: i64,
+    /// Of what was named as uncovered: what is on the books.
+    pub booked: i64,
     /// Whether there is nothing more to be had at present.
     pub is_exhausted: bool,
 }
 
-/// A node's totals after its ask was met. `before` is its row in the current period, `standing` what holds with all that
+/// A node's totals after its ask was met, and [`Reply::booked`]. `before` is its row in the current period, `standing` what holds with all that
 /// the ask gives back.
 #[must_use]
 pub fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
     // What was charged without a lease is covered first, whether or not the limit has room for it: it has been spent.
-    let (cover, unshipped) = ask.uncovered.map_or((0, 0), |uncovered| {
-        let unshipped = uncovered.unshipped(standing.spent, before.shipped);
-        let needed = unshipped.saturating_add(uncovered.reserved);
-        (needed.saturating_sub(before.outstanding()).max(0), unshipped)
+    let (cover, booked) = ask.uncovered.map_or((0, 0), |Uncovered { claimed, booked_before }| {
+        let booked = standing.spent.saturating_sub(booked_before).clamp(0, claimed.max(0));
+        (claimed.saturating_sub(booked).saturating_sub(before.outstanding()).max(0), booked)
     });
     let rest = Standing { leased: standing.leased.saturating_add(cover), ..standing };
     let granted = before.granted.saturating_add(cover).saturating_add(rest.grant(ask.wanted));
-    (Lease { granted, ..before }, unshipped)
+    (Lease { granted, ..before }, booked)
 }
 
 #[cfg(test)]
@@ -215,11 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_lease_has_nothing_out() {
-        let lease = Lease { granted: 10, returned: 2, shipped: 3 };
-        assert_eq!((lease.closed().returned, lease.closed().outstanding()), (7, 0));
-        let passed = Lease { shipped: 11, ..lease };
-        assert_eq!(passed.closed(), passed, "what was charged beyond it stays charged");
+    fn a_reclaimed_lease_has_nothing_out() {
+        let mut lease = Lease { granted: 10, returned: 2, shipped: 3 };
+        assert!(lease.reclaim() && lease.outstanding() == 0);
+        assert!(!lease.reclaim(), "once is enough");
     }
 
     #[test]
@@ -242,12 +278,24 @@ mod tests {
 
     #[test]
     fn what_was_charged_without_a_lease_is_covered_first() {
-        let uncovered = Uncovered { charged: 50, reserved: 7, booked_before: 10, shipped_before: None };
-        let ask = Ask { quota: QuotaId(1), wanted: 1, at: None, returned: Vec::new(), uncovered: Some(uncovered) };
-        // Of the 50, 30 have come on the books; so 20 and the 7 set aside are covered, and the rest of 100 − 40 granted.
+        let uncovered = Uncovered { claimed: 57, booked_before: 10 };
+        let terms = Terms::elastic(NanoUsd(100));
+        let (quota, at, asked, held) = (QuotaId(1), None, EpochMs(0), Some(Vec::new()));
+        let ask = Ask { quota, wanted: 1, at, asked, terms, held, uncovered: Some(uncovered) };
+        // Of the 57, 30 have come on the books; so 27 are covered, and the rest of 100 − 40 granted.
         let standing = Standing { limit: 100, spent: 40, leased: 0, nodes: 1 };
-        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 20));
+        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 30));
         let passed = Standing { limit: 45, ..standing };
         assert_eq!(decide(&ask, Lease::default(), passed).0.granted, 27);
+    }
+
+    #[test]
+    fn what_a_node_says_twice_counts_once() {
+        let mut lease = Lease { granted: 10, returned: 3, shipped: 4 };
+        let held = Holding { period: EpochMs(0), returned: 5, granted: 12 };
+        assert!(lease.hear(&held) && !lease.hear(&held));
+        assert_eq!(lease, Lease { granted: 12, returned: 5, shipped: 4 });
+        assert!(lease.hear(&Holding { granted: 9, ..held }), "it has never heard of the rest");
+        assert_eq!(lease.outstanding(), 0);
     }
 }

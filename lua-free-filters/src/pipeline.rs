@@ -12,6 +12,7 @@ use crate::key::{Key, Pepper};
 use crate::ports::{Authority, FailedAttempt, Intent, Keys, OpenCall, Outcome, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
+use crate::reserve::Need;
 use crate::resolve::Choice;
 use crate::scope::Route;
 use crate::settle::{Charged, End};
@@ -111,7 +112,8 @@ impl Resolved {
         let open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
         let clamped = output_limit.map_or(u64::MAX, |limit| limit.saturating_mul(self.head.choices));
         let output_max = need.output_max.min(clamped);
-        let growth = Growth::new(need.output_allowance.min(output_max), output_max, reserved);
+        let need = Need { output_max, output_allowance: need.output_allowance.min(output_max), ..need };
+        let growth = Growth::new(&need, reserved);
         Ok(Admitted {
             key,
             head: self.head,

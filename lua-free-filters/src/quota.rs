@@ -3,15 +3,20 @@
 //! A key's quotas, its project's and its organisation's form a [`Chain`]. A call takes from all of them or from none, and
 //! gives back or settles exactly once.
 
+mod account;
 mod concurrency;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod rate;
 mod spend;
+mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use account::Account;
 pub use concurrency::Concurrency;
 pub use rate::{Counted, RATE_MAX, Rate, RateReading};
-pub use spend::{Account, Spend};
+pub use spend::Spend;
 
 use crate::denied::{Code, Denied};
 use crate::key::Glob;

@@ -141,9 +141,11 @@ fn asks_of(batch: &[Waiting], now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
         let (_, sum) = sums.entry((want.spend.id, period)).or_insert((&want.spend, 0_i64));
         *sum = sum.saturating_add(want.amount.0);
     }
-    let mut asks = Vec::with_capacity(sums.len());
-    for ((_, at), (spend, sum)) in sums {
-        asks.push((Arc::clone(spend), spend.ask(sum, at, now)));
+    let mut asks: Vec<(Arc<Spend>, Ask)> = Vec::with_capacity(sums.len());
+    for ((id, at), (spend, sum)) in sums {
+        let ask = spend.ask(sum, at, now);
+        let is_first = asks.last().is_none_or(|(_, before)| before.quota != id);
+        asks.push((Arc::clone(spend), if is_first { ask } else { ask.after_another() }));
     }
     asks
 }
@@ -166,7 +168,7 @@ impl Books {
         // A quota may be asked for more than once: for its present period, and for those of running calls.
         let mut from: BTreeMap<QuotaId, EpochMs> = BTreeMap::new();
         for (spend, ask) in asks {
-            let named = ask.returned.iter().map(|(period, _)| *period);
+            let named = ask.holdings().map(|held| held.period);
             let first = named.chain([*spend.window.counted(ask.at.unwrap_or(now)).start()]).min();
             let first = first.unwrap_or(now);
             from.entry(spend.id).and_modify(|known| *known = first.min(*known)).or_insert(first);
@@ -228,53 +230,45 @@ impl Books {
     fn meet(&mut self, node: &str, spend: &Spend, ask: &Ask, now: EpochMs) -> Option<Reply> {
         let terms = *self.terms.get(&ask.quota)?;
         let place = |period: EpochMs| (ask.quota, period, node.to_owned());
-        for (period, returned) in &ask.returned {
-            if let Some(lease) = self.leases.get_mut(&place(*period))
-                && lease.returned < *returned
+        for held in ask.holdings() {
+            if let Some(lease) = self.leases.get_mut(&place(held.period))
+                && lease.hear(held)
             {
-                lease.returned = *returned;
+                self.changed.push((ask.quota, held.period));
+            }
+        }
+        let own = self.leases.range_mut((ask.quota, EpochMs(i64::MIN), String::new())..);
+        let own = own.take_while(|((quota, ..), _)| *quota == ask.quota).filter(|((.., of), _)| of == node);
+        for ((_, period, _), lease) in own.filter(|((_, period, _), _)| ask.disowns(*period)) {
+            if lease.reclaim() {
                 self.changed.push((ask.quota, *period));
             }
         }
         let at = ask.at.unwrap_or(now);
         let span = spend.window.span(at);
-        self.close_forgotten(node, ask, [span.start, spend.window.span(now).start]);
-        let standing = self.standing(spend, terms, at);
+        let limit = terms.limit_at(now).0;
+        let standing = self.standing(spend, limit, at);
         let before = self.leases.get(&place(span.start)).copied().unwrap_or_default();
-        let (after, unshipped) = lease::decide(ask, before, standing);
+        let (after, booked) = lease::decide(ask, before, standing);
         if !terms.is_boundless() {
             self.leases.insert(place(span.start), after);
             self.changed.push((ask.quota, span.start));
         }
-        let periods = ask.returned.iter().map(|(period, _)| *period).filter(|period| *period != span.start);
+        let periods = ask.holdings().map(|held| held.period).filter(|period| *period != span.start);
         let leases = periods.chain([span.start]);
         let leases = leases.filter_map(|period| Some((period, *self.leases.get(&place(period))?))).collect();
-        let is_exhausted = self.standing(spend, terms, at).available() <= 0;
-        Some(Reply { now, span, terms, spent: standing.spent, leases, unshipped, is_exhausted })
+        let is_exhausted = self.standing(spend, limit, at).available() <= 0;
+        Some(Reply { now, span, terms, spent: standing.spent, leases, booked, is_exhausted })
     }
 
-    /// Takes back what is out in periods that the node no longer knows of: those of a process that has ended, whose charges were
-    /// put on the books before this one served, and of a quota that has left memory, whose charges had been.
-    fn close_forgotten(&mut self, node: &str, ask: &Ask, open: [EpochMs; 2]) {
-        let first = (ask.quota, EpochMs(i64::MIN), String::new());
-        let last = (ask.quota, EpochMs(i64::MAX), String::new());
-        for ((quota, period, of), lease) in self.leases.range_mut(first..last) {
-            let is_named = open.contains(period) || ask.returned.iter().any(|(named, _)| named == period);
-            if of == node && !is_named && lease.outstanding() > 0 {
-                *lease = lease.closed();
-                self.changed.push((*quota, *period));
-            }
-        }
-    }
-
-    fn standing(&self, spend: &Spend, terms: Terms, at: EpochMs) -> Standing {
+    fn standing(&self, spend: &Spend, limit: i64, at: EpochMs) -> Standing {
         let periods = spend.window.counted(at);
         let spent = self.spent.range((spend.id, *periods.start())..=(spend.id, *periods.end()));
         let first = (spend.id, *periods.start(), String::new());
         let leases = self.leases.range(first..);
         let leases = leases.take_while(|((quota, period, _), _)| *quota == spend.id && period <= periods.end());
         Standing {
-            limit: terms.limit_at(at).0,
+            limit,
             spent: spent.map(|(_, amount)| *amount).fold(0, i64::saturating_add),
             leased: leases.map(|(_, lease)| lease.outstanding()).fold(0, i64::saturating_add),
             nodes: self.nodes,

@@ -25,7 +25,7 @@ struct QuotaBook {
     window: Window,
     terms: Terms,
     spent: BTreeMap<EpochMs, i64>,
-    leases: BTreeMap<(u32, EpochMs), Lease>,
+    leases: BTreeMap<(EpochMs, u32), Lease>,
 }
 
 impl QuotaBook {
@@ -33,7 +33,7 @@ impl QuotaBook {
     fn sums(&self, at: EpochMs) -> (i64, i64) {
         let periods = self.window.counted(at);
         let spent = self.spent.range(periods.clone()).map(|(_, amount)| amount).sum();
-        let counted = self.leases.iter().filter(|((_, period), _)| periods.contains(period));
+        let counted = self.leases.range((*periods.start(), 0)..=(*periods.end(), u32::MAX));
         (spent, counted.map(|(_, lease)| lease.outstanding()).sum())
     }
 }
@@ -49,32 +49,35 @@ impl MemoryAuthority {
     pub fn lease(&mut self, node: u32, ask: &Ask, now: EpochMs) -> Option<Reply> {
         let nodes = self.nodes;
         let book = self.quotas.get_mut(&ask.quota)?;
-        for (period, returned) in &ask.returned {
-            if let Some(lease) = book.leases.get_mut(&(node, *period)) {
-                lease.returned = lease.returned.max(*returned);
+        for held in ask.holdings() {
+            if let Some(lease) = book.leases.get_mut(&(held.period, node)) {
+                lease.hear(held);
             }
         }
+        let own = book.leases.iter_mut().filter(|((period, of), _)| *of == node && ask.disowns(*period));
+        own.for_each(|(_, lease)| _ = lease.reclaim());
         let at = ask.at.unwrap_or(now);
         let span = book.window.span(at);
         let (spent, leased) = book.sums(at);
-        let before = book.leases.get(&(node, span.start)).copied().unwrap_or_default();
+        let before = book.leases.get(&(span.start, node)).copied().unwrap_or_default();
         let standing = Standing { limit: book.terms.limit_at(now).0, spent, leased, nodes };
-        let (after, unshipped) = lease::decide(ask, before, standing);
-        book.leases.insert((node, span.start), after);
-        let is_named =
-            |period: &EpochMs| *period == span.start || ask.returned.iter().any(|(named, _)| named == period);
-        let leases = book.leases.iter().filter(|((of, period), _)| *of == node && is_named(period));
-        let leases = leases.map(|((_, period), lease)| (*period, *lease)).collect();
+        let (after, booked) = lease::decide(ask, before, standing);
+        if !book.terms.is_boundless() {
+            book.leases.insert((span.start, node), after);
+        }
+        let is_named = |period: &EpochMs| *period == span.start || ask.holdings().any(|held| held.period == *period);
+        let leases = book.leases.iter().filter(|((period, of), _)| *of == node && is_named(period));
+        let leases = leases.map(|((period, _), lease)| (*period, *lease)).collect();
         let (_, leased) = book.sums(at);
         let is_exhausted = Standing { leased, ..standing }.available() <= 0;
-        Some(Reply { now, span, terms: book.terms, spent, leases, unshipped, is_exhausted })
+        Some(Reply { now, span, terms: book.terms, spent, leases, booked, is_exhausted })
     }
 
     /// Puts a charge of a node on the books.
     pub fn ship(&mut self, node: u32, share: Share, charge: NanoUsd) {
         if let Some(book) = self.quotas.get_mut(&share.quota) {
             *book.spent.entry(share.period).or_default() += charge.0;
-            if let Some(lease) = book.leases.get_mut(&(node, share.period)) {
+            if let Some(lease) = book.leases.get_mut(&(share.period, node)) {
                 lease.shipped += charge.0;
             }
         }

@@ -1,10 +1,7 @@
 //! Money: a prepaid balance, or a spend limit. Calls take from credit that this node has leased (`lease.rs`), period by
 //! period; a check is one compare-and-swap on the account of the current period.
 
-mod held;
-
-pub(super) use held::Held;
-
+use super::account::{Account, Generation};
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::Glob;
@@ -13,94 +10,49 @@ use crate::money::NanoUsd;
 use crate::time::EpochMs;
 use crate::window::{Span, Window};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicI64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Credit where there is no limit: no sum of charges comes near it.
-const BOUNDLESS: i64 = i64::MAX / 2;
-
-/// What a node holds of one period of a quota.
+/// An amount that a call has taken from an account.
 #[derive(Debug)]
-pub struct Account {
-    /// The period.
-    pub span: Span,
-    /// The first moment whose calls may not take from it, because the limit changes then or the period ends.
-    until: AtomicI64,
-    /// Leased, and neither set aside nor charged. Below zero when charges have passed what was leased.
-    credit: AtomicI64,
-    /// Set aside for calls in progress.
-    reserved: AtomicI64,
-    /// Charged since the account was opened.
-    settled: AtomicI64,
-    /// What the authority is known to have granted in all, and this node to have given back.
-    granted: AtomicI64,
-    returned: AtomicI64,
-    /// What was on the books of this node's lease when the account was opened, so that the difference is what was shipped since.
-    shipped_before: AtomicI64,
-    /// How often what nobody had set aside was called back: calls that have taken before give back what they don't use.
-    recalls: AtomicI64,
-    /// Whether the authority has a lease of it.
-    is_leased: AtomicBool,
-    /// Whether there are charges that the next lease must cover, because there was no limit when they were made.
-    is_uncovered: AtomicBool,
+pub(super) struct Held {
+    pub(super) spend: Arc<Spend>,
+    pub(super) account: Arc<Account>,
+    pub(super) amount: i64,
+    generation: Generation,
 }
 
-impl Account {
-    fn new(span: Span, until: EpochMs, credit: i64) -> Self {
-        Self {
-            span,
-            until: AtomicI64::new(until.0),
-            credit: AtomicI64::new(credit),
-            reserved: AtomicI64::new(0),
-            settled: AtomicI64::new(0),
-            granted: AtomicI64::new(0),
-            returned: AtomicI64::new(0),
-            shipped_before: AtomicI64::new(0),
-            recalls: AtomicI64::new(0),
-            is_leased: AtomicBool::new(false),
-            is_uncovered: AtomicBool::new(false),
-        }
-    }
-
-    fn covers(&self, now: EpochMs) -> bool {
-        self.span.start <= now && now.0 < self.until.load(Acquire)
-    }
-
-    fn take(&self, amount: i64) -> bool {
-        let fits = |credit: i64| (credit >= amount).then(|| credit - amount);
-        let is_taken = self.credit.fetch_update(AcqRel, Acquire, fits).is_ok();
-        if is_taken {
-            self.reserved.fetch_add(amount, AcqRel);
-        }
+impl Held {
+    /// Takes more, if there is credit.
+    pub(super) fn extend(&mut self, more: i64) -> bool {
+        let is_taken = self.account.take(more).is_some();
+        self.amount += if is_taken { more } else { 0 };
         is_taken
     }
 
-    /// Gives back credit that nobody has set aside, and, as their calls end, what those calls don't use.
-    fn recall(&self) {
-        self.recalls.fetch_add(1, AcqRel);
-        self.give_back();
+    /// Whether its account has so much credit.
+    pub(super) fn has(&self, amount: i64) -> bool {
+        self.account.has(amount)
     }
 
-    /// Gives back credit that nobody has set aside, and says so to the next lease transaction.
-    fn give_back(&self) {
-        if self.is_uncovered.load(Acquire) {
-            // Not leased yet: the next lease covers it.
-            return;
-        }
-        let mut free = 0;
-        let emptied = |credit: i64| {
-            free = credit.max(0);
-            (credit > 0).then_some(0)
-        };
-        if self.credit.fetch_update(AcqRel, Acquire, emptied).is_ok() {
-            self.returned.fetch_add(free, AcqRel);
+    /// Gives a part back.
+    pub(super) fn shrink(&mut self, less: i64) {
+        self.give((less, self.generation), 0);
+        self.amount -= less;
+    }
+
+    /// Charges what a call cost and gives the rest back; the period is the one that the call was reserved in.
+    pub(super) fn settle(&self, charge: NanoUsd) {
+        self.give((self.amount, self.generation), charge.0);
+    }
+
+    fn give(&self, taken: (i64, Generation), charge: i64) {
+        if self.account.settle(taken, charge) {
+            // Now the authority has more.
+            self.spend.refused_until.store(i64::MIN, Release);
         }
     }
-}
-
-/// Adds, and stops at the ends: an absurd figure of a provider must not turn debt into credit.
-fn add(number: &AtomicI64, amount: i64) {
-    let _ = number.fetch_update(AcqRel, Acquire, |before| Some(before.saturating_add(amount)));
 }
 
 /// A quota of money.
@@ -128,6 +80,8 @@ struct Accounts {
     /// Charged by others or before, in the periods that counted at `known_at`.
     elsewhere: i64,
     known_at: Span,
+    /// When the limit ends, by the authority's clock, that credit was leased under.
+    lapses_at: EpochMs,
 }
 
 impl Spend {
@@ -143,11 +97,11 @@ impl Spend {
             model: None,
             terms: ArcSwap::from_pointee(terms),
             current: ArcSwapOption::empty(),
-            held: Mutex::new(Accounts { open: Vec::new(), elsewhere, known_at }),
+            held: Mutex::new(Accounts { open: Vec::new(), elsewhere, known_at, lapses_at: EpochMs(i64::MAX) }),
             refused_until: AtomicI64::new(i64::MIN),
         };
         if terms.is_boundless() {
-            spend.open(&mut spend.accounts(), Account::new(known_at, known_at.end, BOUNDLESS));
+            spend.open(&mut spend.accounts(), Account::boundless(known_at));
         }
         spend
     }
@@ -173,30 +127,35 @@ impl Spend {
     /// Puts other terms in force, for calls that come now. Says whether the authority must be asked before that is true of
     /// the credit too.
     pub fn set_terms(&self, terms: Terms) -> bool {
+        let is_changed = self.change_terms(&mut self.accounts(), terms);
+        is_changed && !terms.is_boundless()
+    }
+
+    fn change_terms(&self, accounts: &mut Accounts, terms: Terms) -> bool {
         let before = *self.terms.swap(Arc::new(terms));
         if before == terms {
             return false;
         }
         self.refused_until.store(i64::MIN, Release);
-        let mut accounts = self.accounts();
-        for account in &accounts.open {
-            match (before.is_boundless(), terms.is_boundless()) {
-                (_, true) => {
-                    account.credit.store(BOUNDLESS, Release);
-                    account.until.store(account.span.end.0, Release);
-                }
-                (true, false) => {
-                    account.credit.store(0, Release);
-                    account.is_uncovered.store(true, Release);
-                }
-                (false, false) => account.recall(),
-            }
+        match (before.is_boundless(), terms.is_boundless()) {
+            (true, true) => {}
+            (false, true) => accounts.open.iter().for_each(|account| account.unbind()),
+            (true, false) => accounts.open.iter().for_each(|account| account.bind()),
+            (false, false) if terms.is_as_wide_as(&before) => {}
+            (false, false) => accounts.open.iter().for_each(|account| account.retire()),
         }
         if terms.is_boundless() && accounts.open.is_empty() {
             let span = accounts.known_at;
-            self.open(&mut accounts, Account::new(span, span.end, BOUNDLESS));
+            self.open(accounts, Account::boundless(span));
         }
-        !terms.is_boundless()
+        true
+    }
+
+    /// Gives back all credit that no call has set aside; the next ask says so.
+    pub fn give_back(&self) {
+        if !self.terms().is_boundless() {
+            self.accounts().open.iter().for_each(|account| account.retire());
+        }
     }
 
     /// Whether calls set their bound aside rather than their estimate.
@@ -217,7 +176,7 @@ impl Spend {
         let periods = self.window.counted(now);
         let accounts = self.accounts();
         let counted = accounts.open.iter().filter(|account| periods.contains(&account.span.start));
-        let own = counted.map(|account| account.settled.load(Acquire)).fold(0, i64::saturating_add);
+        let own = counted.map(|account| account.settled()).fold(0, i64::saturating_add);
         let is_known = periods.contains(&accounts.known_at.start);
         NanoUsd(own.saturating_add(if is_known { accounts.elsewhere } else { 0 }))
     }
@@ -226,7 +185,7 @@ impl Spend {
     #[must_use]
     pub fn reserved(&self) -> NanoUsd {
         let accounts = self.accounts();
-        NanoUsd(accounts.open.iter().map(|account| account.reserved.load(Acquire)).sum::<i64>().max(0))
+        NanoUsd(accounts.open.iter().map(|account| account.reserved()).sum::<i64>().max(0))
     }
 
     /// What may still be charged, whoever has set it aside.
@@ -245,9 +204,8 @@ impl Spend {
     pub(super) fn take(self: &Arc<Self>, amount: NanoUsd, now: EpochMs) -> Option<Held> {
         let current = self.current.load();
         let account = current.as_ref().filter(|account| account.covers(now))?;
-        let recalls = account.recalls.load(Acquire);
-        let held = || Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0, recalls };
-        account.take(amount.0).then(held)
+        let generation = account.take(amount.0)?;
+        Some(Held { spend: Arc::clone(self), account: Arc::clone(account), amount: amount.0, generation })
     }
 
     /// Why `amount` can't be taken.
@@ -271,7 +229,7 @@ impl Spend {
         let current = self.current.load();
         match current.as_ref().filter(|account| account.covers(now)) {
             None => true,
-            Some(account) => account.credit.load(Acquire) < amount.0 && now.0 >= self.refused_until.load(Acquire),
+            Some(account) => !account.has(amount.0) && now.0 >= self.refused_until.load(Acquire),
         }
     }
 
@@ -280,65 +238,62 @@ impl Spend {
     #[must_use]
     pub fn ask(&self, wanted: i64, at: Option<EpochMs>, now: EpochMs) -> Ask {
         let accounts = self.accounts();
-        let mut uncovered = None;
-        for account in &accounts.open {
-            if account.is_uncovered.load(Acquire) {
-                let charged = account.settled.load(Acquire);
-                let reserved = account.reserved.load(Acquire) + account.credit.load(Acquire);
-                let is_leased = account.is_leased.load(Acquire);
-                let shipped_before = is_leased.then(|| account.shipped_before.load(Acquire));
-                uncovered = Some(Uncovered { charged, reserved, booked_before: accounts.elsewhere, shipped_before });
-            } else if !account.covers(now) && at.is_none_or(|at| !account.span.contains(at)) {
-                account.recall();
-            }
-        }
-        let returned = accounts.open.iter().map(|account| (account.span.start, account.returned.load(Acquire)));
-        Ask { quota: self.id, wanted, at, returned: returned.collect(), uncovered }
+        let terms = self.terms();
+        let current = self.current.load();
+        let is_current = |account: &Arc<Account>| current.as_ref().is_some_and(|current| Arc::ptr_eq(current, account));
+        // What a call of a past period has just been granted, and not taken yet, is left to it.
+        let is_asked_for = |account: &Arc<Account>| at.is_some_and(|at| account.span.contains(at));
+        let is_over = |account: &&Arc<Account>| {
+            !terms.is_boundless() && !account.covers(now) && (is_current(account) || !is_asked_for(account))
+        };
+        accounts.open.iter().filter(is_over).for_each(|account| account.retire());
+        let mut unleased = accounts.open.iter().filter(|account| !account.is_leased() && !terms.is_boundless());
+        let booked_before = accounts.elsewhere;
+        let uncovered = unleased.next().map(|account| Uncovered { claimed: account.owed(), booked_before });
+        let held = Some(accounts.open.iter().filter_map(|account| account.holding()).collect());
+        Ask { quota: self.id, wanted, at, asked: now, terms, held, uncovered }
     }
 
     /// Takes in what the authority answered to the ask.
     pub fn apply(&self, ask: &Ask, reply: &Reply) {
         let mut accounts = self.accounts();
-        self.terms.store(Arc::new(reply.terms));
-        let until = EpochMs(reply.terms.holds_until(reply.now).0.min(reply.span.end.0));
-        if reply.terms.is_boundless() {
+        // Who knows which came first: terms that were put in force meanwhile, or those of the reply.
+        let is_outdated = ![ask.terms, reply.terms].contains(&self.terms());
+        if !is_outdated {
+            self.change_terms(&mut accounts, reply.terms);
+        }
+        let terms = self.terms();
+        if reply.terms.is_boundless() || terms.is_boundless() {
             return;
         }
-        let counted = self.window.counted(reply.now);
-        let mut shipped_since = 0;
-        for (period, lease) in &reply.leases {
-            let known = accounts.open.iter().find(|account| account.span.start == *period);
-            if let Some(account) = known {
-                if let Some(uncovered) = ask.uncovered.filter(|_| account.is_uncovered.swap(false, AcqRel)) {
-                    // What was charged so far and has been shipped was shipped before there was a lease.
-                    account.shipped_before.store(lease.shipped - (uncovered.charged - reply.unshipped), Release);
-                    account.granted.store(lease.granted, Release);
-                    add(&account.credit, lease.outstanding() - reply.unshipped - uncovered.reserved);
-                } else {
-                    let before = account.granted.swap(lease.granted, AcqRel);
-                    add(&account.credit, lease.granted - before);
-                }
-                account.is_leased.store(true, Release);
-                if counted.contains(period) {
-                    shipped_since += lease.shipped - account.shipped_before.load(Acquire);
-                }
-            } else if *period == reply.span.start {
-                let account = Account::new(reply.span, until, lease.outstanding());
-                account.granted.store(lease.granted, Release);
-                account.returned.store(lease.returned, Release);
-                account.shipped_before.store(lease.shipped, Release);
-                account.is_leased.store(true, Release);
-                accounts.open.push(Arc::new(account));
-            }
+        if reply.now >= accounts.lapses_at {
+            accounts.open.iter().for_each(|account| account.retire());
         }
+        accounts.lapses_at = terms.holds_until(reply.now);
+        let counted = self.window.counted(reply.now);
+        let shipped_since = take_in(&mut accounts.open, (ask, reply), &counted);
         if reply.span.contains(reply.now) {
-            accounts.elsewhere = reply.spent.saturating_sub(shipped_since);
-            accounts.known_at = reply.span;
+            // Of an account without a lease it is not known what was shipped.
+            if accounts.open.iter().all(|account| account.is_leased()) {
+                accounts.elsewhere = reply.spent.saturating_sub(shipped_since);
+                accounts.known_at = reply.span;
+            }
             let current = accounts.open.iter().find(|account| account.span.start == reply.span.start).cloned();
-            current.iter().for_each(|account| account.until.store(until.0, Release));
+            // The authority's clock decides; this node's may be another.
+            let ahead_ms = ask.asked.0.saturating_sub(reply.now.0);
+            let until = accounts.lapses_at.min(reply.span.end);
+            let (from, until) = (reply.span.start.plus(ahead_ms), until.plus(ahead_ms));
+            current.iter().for_each(|account| account.cover(from, until));
             self.current.store(current);
         }
-        let refused_until = if reply.is_exhausted { reply.now.0.saturating_add(ASK_AGAIN_MS) } else { i64::MIN };
+        if is_outdated {
+            accounts.open.iter().for_each(|account| account.retire());
+        }
+        let refused_until = if reply.is_exhausted && !has_news(&accounts.open, reply) {
+            ask.asked.0.saturating_add(ASK_AGAIN_MS)
+        } else {
+            i64::MIN
+        };
         self.refused_until.store(refused_until, Release);
         accounts.open.retain(|account| counted.contains(&account.span.start) || !is_done(account, reply));
     }
@@ -348,14 +303,13 @@ impl Spend {
     #[must_use]
     pub fn is_settled(&self, booked: impl Fn(EpochMs) -> Option<i64>, spent: i64) -> bool {
         let accounts = self.accounts();
-        let is_boundless = self.terms.load().is_boundless();
         accounts.open.iter().all(|account| {
-            let shipped = if is_boundless {
-                spent.saturating_sub(accounts.elsewhere)
+            let shipped = if account.is_leased() {
+                account.shipped_since(booked(account.span.start).unwrap_or(0))
             } else {
-                booked(account.span.start).unwrap_or(0) - account.shipped_before.load(Acquire)
+                spent.saturating_sub(accounts.elsewhere)
             };
-            account.reserved.load(Acquire) == 0 && account.settled.load(Acquire) == shipped
+            account.reserved() == 0 && account.settled() == shipped
         })
     }
 
@@ -370,10 +324,42 @@ impl Spend {
     }
 }
 
+/// Brings the accounts to what the authority says of their leases. Says how much was shipped since they were opened, in the
+/// periods that count.
+fn take_in(open: &mut Vec<Arc<Account>>, (ask, reply): (&Ask, &Reply), counted: &RangeInclusive<EpochMs>) -> i64 {
+    let mut shipped_since = 0;
+    for (period, lease) in &reply.leases {
+        let Some(account) = open.iter().find(|account| account.span.start == *period) else {
+            if *period == reply.span.start {
+                open.push(Arc::new(Account::leased(reply.span, *lease)));
+            }
+            continue;
+        };
+        if account.is_leased() {
+            account.grant(lease.granted);
+        } else if ask.uncovered.is_some() {
+            account.enter(*lease, reply.booked);
+        } else {
+            // The authority has not heard yet what was charged without a lease. Until it has, this one is nobody's.
+            continue;
+        }
+        if counted.contains(period) {
+            shipped_since += account.shipped_since(lease.shipped);
+        }
+    }
+    shipped_since
+}
+
+/// Whether the authority did not know, when it answered, what this node has given back, or charged without a lease.
+fn has_news(open: &[Arc<Account>], reply: &Reply) -> bool {
+    let told = |period| reply.leases.iter().find(|(of, _)| *of == period).map_or(0, |(_, lease)| lease.returned);
+    open.iter().any(|account| account.holding().is_none_or(|held| held.returned > told(held.period)))
+}
+
 /// Whether nothing of a past period is left to settle or to ship. A call that set nothing aside may be charged all the same, so
 /// it is calls that are counted.
 fn is_done(account: &Arc<Account>, reply: &Reply) -> bool {
     let lease = reply.leases.iter().find(|(period, _)| *period == account.span.start).map(|(_, lease)| *lease);
-    let shipped = lease.map_or(0, |lease| lease.shipped - account.shipped_before.load(Acquire));
-    Arc::strong_count(account) == 1 && account.settled.load(Acquire) == shipped
+    let shipped = lease.map_or(0, |lease| account.shipped_since(lease.shipped));
+    Arc::strong_count(account) == 1 && account.settled() == shipped
 }

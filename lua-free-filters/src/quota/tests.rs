@@ -111,6 +111,9 @@ fn what_was_set_aside_without_a_limit_is_not_given_back_as_if_it_had_been_leased
         chain.spend[0].set_terms(terms);
     }
     running.settle(NanoUsd(2), 1);
+    // The first lease covers what was set aside when it was asked for; what has come back of it is in the second.
+    assert!(reserve(&node, &chain, &take(58, 1)).is_err());
+    node.now.fetch_add(crate::lease::ASK_AGAIN_MS, Relaxed);
     reserve(&node, &chain, &take(58, 1)).expect("so much is left").settle(NanoUsd(58), 1);
     // Later, when the node asks again.
     node.now.fetch_add(crate::lease::ASK_AGAIN_MS, Relaxed);
@@ -315,6 +318,200 @@ fn a_limit_that_is_changed_holds_at_once() {
     assert!(!passes(7) && passes(6), "34 are spent and 40 set aside of 80");
     running.settle(NanoUsd(10), 0);
     assert!(!passes(37) && passes(36));
+}
+
+/// One strict quota in force at the node and at the authority.
+fn strict(node: &SoleNode, window: Window, limit: i64) -> (Arc<Spend>, Arc<Chain>) {
+    let terms = Terms { is_strict: true, ..Terms::elastic(NanoUsd(limit)) };
+    let spend = spend_in(node, KEY, window, terms);
+    (Arc::clone(&spend), Arc::new(Chain { spend: vec![spend], ..Chain::default() }))
+}
+
+fn set_at_authority(node: &SoleNode, spend: &Spend, limit: NanoUsd) -> Terms {
+    let terms = Terms { is_strict: true, ..Terms::elastic(limit) };
+    node.authority.lock().expect("not poisoned").set(spend.id, spend.window.clone(), terms);
+    terms
+}
+
+#[test]
+fn what_running_calls_free_is_not_spent_past_a_lowered_limit() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    let running = reserve(&node, &chain, &take(100, 0)).expect("all of it");
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(50)));
+    running.settle(NanoUsd(10), 0);
+    assert!(reserve(&node, &chain, &take(41, 0)).is_err(), "ten of fifty are spent");
+    assert!(reserve(&node, &chain, &take(40, 0)).is_ok());
+}
+
+#[test]
+fn what_running_calls_free_is_not_spent_past_an_increase_that_has_ended() {
+    let node = authority();
+    let increase = Some(Increase { amount: NanoUsd(10), until: NOW.plus(1_000) });
+    let spend = spend_in(&node, KEY, Window::Total, Terms { increase, ..Terms::elastic(NanoUsd(5)) });
+    let chain = Arc::new(Chain { spend: vec![spend], ..Chain::default() });
+    let running = reserve(&node, &chain, &take(15, 0)).expect("five and ten");
+    node.now.store(NOW.0 + 1_000, Relaxed);
+    assert!(reserve(&node, &chain, &take(1, 0)).is_err());
+    running.settle(NanoUsd(2), 0);
+    assert!(reserve(&node, &chain, &take(4, 0)).is_err(), "two of five are spent");
+    assert!(reserve(&node, &chain, &take(3, 0)).is_ok());
+}
+
+#[test]
+fn a_late_answer_does_not_carry_credit_past_the_end_of_an_increase() {
+    let node = authority();
+    let increase = Some(Increase { amount: NanoUsd(10), until: NOW.plus(1_000) });
+    let spend = spend_in(&node, KEY, Window::Total, Terms { increase, ..Terms::elastic(NanoUsd(5)) });
+    let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    let running = reserve(&node, &chain, &take(15, 0)).expect("five and ten");
+    let ask = spend.ask(0, None, NOW);
+    let later = NOW.plus(1_000);
+    let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, later).expect("a quota");
+    spend.apply(&ask, &reply);
+    running.settle(NanoUsd(2), 0);
+    assert!(chain.reserve(&take(4, 0), NOW).is_err(), "two of five are spent");
+}
+
+#[test]
+fn a_lowered_limit_that_a_reply_tells_holds_for_credit_that_is_here() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    reserve(&node, &chain, &take(1, 0)).expect("all is leased now").settle(NanoUsd::ZERO, 0);
+    let lowered = set_at_authority(&node, &spend, NanoUsd(50));
+    node.now.store(NOW.0 + 1_000, Relaxed);
+    assert!(reserve(&node, &chain, &take(101, 0)).is_err(), "asks, and learns of the limit");
+    spend.set_terms(lowered);
+    assert!(reserve(&node, &chain, &take(51, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
+}
+
+#[test]
+fn a_limit_that_a_reply_says_is_gone_refuses_nobody() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 10);
+    let running = reserve(&node, &chain, &take(8, 0)).expect("of ten");
+    set_at_authority(&node, &spend, NanoUsd::MAX);
+    node.now.store(NOW.0 + 1_000, Relaxed);
+    reserve(&node, &chain, &take(200, 0)).expect("there is no limit").settle(NanoUsd(150), 0);
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(200)));
+    running.settle(NanoUsd(3), 0);
+    assert!(reserve(&node, &chain, &take(48, 0)).is_err(), "153 of 200 are spent");
+    assert!(reserve(&node, &chain, &take(47, 0)).is_ok());
+}
+
+#[test]
+fn a_reply_from_before_a_change_brings_no_credit() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    let ask = spend.ask(1, None, NOW);
+    let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(50)));
+    spend.apply(&ask, &reply);
+    assert_eq!(spend.limit(NOW), NanoUsd(50));
+    assert!(chain.reserve(&take(1, 0), NOW).is_err(), "what was leased under the old limit is given back");
+    assert!(reserve(&node, &chain, &take(51, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
+}
+
+#[test]
+fn a_node_whose_clock_is_off_can_spend_in_the_authoritys_period() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Rolling(Unit::Minute), 10);
+    for off_ms in [-1_500, 0, 1_500] {
+        let own = NOW.plus(off_ms);
+        let ask = spend.ask(1, None, own);
+        let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
+        spend.apply(&ask, &reply);
+        let held = chain.reserve(&take(10, 0), own).expect("all is left");
+        assert_eq!(held.shares()[0].period, spend.window.span(NOW).start);
+        assert!(chain.reserve(&take(0, 0), own.plus(1_000)).is_err(), "the next period is not leased yet");
+    }
+}
+
+#[test]
+fn a_charge_that_is_shipped_while_a_first_limit_is_asked_for_counts_once() {
+    let node = authority();
+    let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
+    let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    let running = reserve(&node, &chain, &take(30, 0)).expect("without a limit");
+    let share = running.shares()[0];
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
+    let ask = spend.ask(0, None, NOW);
+    running.settle(NanoUsd(20), 0);
+    {
+        let mut books = node.authority.lock().expect("not poisoned");
+        books.ship(0, share, NanoUsd(20));
+        let reply = books.lease(0, &ask, NOW).expect("a quota");
+        spend.apply(&ask, &reply);
+    }
+    assert_eq!(spend.spent(NOW), NanoUsd(20));
+    assert!(reserve(&node, &chain, &take(81, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(80, 0)).is_ok());
+}
+
+/// The same quota in a process that was started anew: it knows of no lease.
+fn reopened(node: &SoleNode, spend: &Spend, terms: Terms) -> Arc<Chain> {
+    let now = EpochMs(node.now.load(Relaxed));
+    let anew = Spend::new(spend.id, KEY, spend.window.clone(), terms, (NanoUsd::ZERO, now));
+    Arc::new(Chain { spend: vec![Arc::new(anew)], ..Chain::default() })
+}
+
+#[test]
+fn credit_of_a_dead_process_is_leased_anew_under_the_limit_of_now() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    reserve(&node, &chain, &take(1, 0)).expect("all is leased now").settle(NanoUsd::ZERO, 0);
+    let lowered = set_at_authority(&node, &spend, NanoUsd(50));
+    let chain = reopened(&node, &spend, lowered);
+    assert!(reserve(&node, &chain, &take(51, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
+}
+
+#[test]
+fn credit_of_a_dead_process_is_not_stranded_in_an_earlier_bucket() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Rolling(Unit::Month), 100);
+    reserve(&node, &chain, &take(1, 0)).expect("all is leased now").settle(NanoUsd::ZERO, 0);
+    node.now.store(NOW.0 + 86_400_000, Relaxed);
+    let chain = reopened(&node, &spend, spend.terms());
+    assert!(reserve(&node, &chain, &take(100, 0)).is_ok());
+}
+
+#[test]
+fn credit_of_a_lost_reply_is_leased_anew_under_the_limit_of_now() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    let lease = |amount| {
+        let ask = spend.ask(amount, None, NOW);
+        let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
+        (ask, reply)
+    };
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(10)));
+    let (ask, reply) = lease(1);
+    spend.apply(&ask, &reply);
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
+    let (_, lost) = lease(100);
+    assert!(lost.leases[0].1.granted >= 100);
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(50)));
+    assert!(reserve(&node, &chain, &take(51, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
+}
+
+#[test]
+fn what_was_charged_before_a_limit_that_a_reply_tells_counts_once() {
+    let node = authority();
+    let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
+    let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    let charged = reserve(&node, &chain, &take(30, 0)).expect("without a limit");
+    let share = charged.shares()[0];
+    charged.settle(NanoUsd(30), 0);
+    set_at_authority(&node, &spend, NanoUsd(100));
+    node.authority.lock().expect("not poisoned").ship(0, share, NanoUsd(30));
+    let want = Want { spend: Arc::clone(&spend), amount: NanoUsd::ZERO, at: None };
+    ready(node.lease(vec![want])).expect("it is in memory");
+    assert!(reserve(&node, &chain, &take(71, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(70, 0)).is_ok());
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! A node: its quotas, its running calls, and the journal that outlives it.
+
+use filters::denied::{LimitSource, Owner};
+use filters::lease::{Ask, Reply};
+use filters::money::NanoUsd;
+use filters::ports::{Share, Want};
+use filters::quota::{Chain, Reservation, Spend};
+use filters::time::EpochMs;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A call as the journal has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// The quotas' places, the periods, and what is set aside in each.
+    pub(crate) parts: Vec<Part>,
+    /// What it was charged; none while it runs.
+    pub(crate) charge: Option<i64>,
+    pub(crate) is_acknowledged: bool,
+}
+
+impl Entry {
+    /// What a recovered call is charged at most.
+    pub(crate) fn least(&self) -> i64 {
+        self.parts.iter().map(|part| part.amount).min().unwrap_or(0)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) quota: usize,
+    pub(crate) share: Share,
+    pub(crate) amount: i64,
+}
+
+/// A call to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    pub(crate) chain: usize,
+    pub(crate) estimate: i64,
+    pub(crate) bound: i64,
+}
+
+/// Who waits for credit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiting {
+    Admission(Call),
+    Extension {
+        call: u64,
+        more: i64,
+    },
+    /// Nobody does; but the authority is to hear of what was given back.
+    Nobody,
+}
+
+pub(crate) struct Running {
+    pub(crate) reservation: Reservation,
+    /// What a strict quota holds for it; none if no strict one does.
+    pub(crate) bound: Option<i64>,
+    pub(crate) since: EpochMs,
+}
+
+/// One transaction's worth of asks.
+pub(crate) type Asks = Vec<(Arc<Spend>, Ask)>;
+
+/// What dies with the process.
+pub(crate) struct Process {
+    pub(crate) spends: Vec<Arc<Spend>>,
+    pub(crate) chains: Vec<Arc<Chain>>,
+    pub(crate) running: BTreeMap<u64, Running>,
+    /// Those who wait for the next transaction, and those whom the open one serves.
+    pub(crate) waiting: Vec<(Waiting, Vec<Want>)>,
+    pub(crate) served: Vec<Waiting>,
+    /// The asks of the open transaction.
+    pub(crate) asks: Option<(u64, Asks)>,
+    /// When the terms were read that it knows, by the authority's clock.
+    pub(crate) seen: EpochMs,
+}
+
+impl Process {
+    pub(crate) fn new(spends: Vec<Arc<Spend>>, chains: &[Vec<usize>], seen: EpochMs) -> Self {
+        let of = |places: &Vec<usize>| places.iter().map(|place| Arc::clone(&spends[*place])).collect();
+        let chains = chains.iter().map(|places| Arc::new(Chain { spend: of(places), ..Chain::default() })).collect();
+        let (running, waiting, served) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { spends, chains, running, waiting, served, asks: None, seen }
+    }
+
+    /// One ask for each quota and period that somebody waits for.
+    pub(crate) fn open_transaction(&mut self, number: u64, now: EpochMs) -> Vec<Ask> {
+        let mut wanted: BTreeMap<_, (Arc<Spend>, i64)> = BTreeMap::new();
+        for (waiting, wants) in self.waiting.drain(..) {
+            self.served.push(waiting);
+            for want in wants {
+                let period = want.at.map(|at| want.spend.window.span(at).start);
+                let (_, sum) = wanted.entry((want.spend.id, period)).or_insert((want.spend, 0));
+                *sum += want.amount.0;
+            }
+        }
+        let mut asks: Asks = Vec::new();
+        for ((id, at), (spend, sum)) in wanted {
+            let ask = spend.ask(sum, at, now);
+            let is_first = asks.last().is_none_or(|(_, before)| before.quota != id);
+            asks.push((spend, if is_first { ask } else { ask.after_another() }));
+        }
+        let sent = asks.iter().map(|(_, ask)| ask.clone()).collect();
+        self.asks = Some((number, asks));
+        sent
+    }
+
+    /// Takes in the replies to the open transaction, or its loss. Says who was served; nobody, if it is another's.
+    pub(crate) fn close_transaction(&mut self, number: u64, replies: Option<&[Reply]>) -> Vec<Waiting> {
+        let Some((_, asks)) = self.asks.take_if(|(open, _)| *open == number) else { return Vec::new() };
+        for ((spend, ask), reply) in asks.iter().zip(replies.unwrap_or_default()) {
+            spend.apply(ask, reply);
+        }
+        std::mem::take(&mut self.served)
+    }
+
+    pub(crate) fn want_nothing(&self) -> Vec<Want> {
+        let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: NanoUsd::ZERO, at: None };
+        self.spends.iter().map(want).collect()
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) number: u32,
+    /// How far its clock is ahead of the authority's.
+    pub(crate) ahead_ms: i64,
+    pub(crate) paused_until: EpochMs,
+    pub(crate) process: Option<Process>,
+    /// Counts its processes: a dead one's messages mean nothing to the next.
+    pub(crate) incarnation: u32,
+    pub(crate) journal: BTreeMap<u64, Entry>,
+}
+
+pub(crate) const SOURCE: LimitSource = LimitSource::Spend(Owner::Key);
