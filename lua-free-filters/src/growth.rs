@@ -98,27 +98,17 @@ mod tests {
     use crate::dialect::Dialect;
     use crate::id::QuotaId;
     use crate::lease::Terms;
-    use crate::memory::SoleNode;
+    use crate::memory::{SoleNode, ready};
     use crate::price::{LongContext, Price, Tier};
     use crate::quota::{Chain, Spend, Take};
     use crate::usage::Kind;
     use crate::window::Window;
     use proptest::prelude::*;
-    use std::future::Future;
-    use std::pin::pin;
     use std::sync::Arc;
-    use std::task::{Context, Poll, Waker};
 
     const NOW: EpochMs = EpochMs(1_800_000_000_000);
     /// Input beyond this is dear.
     const LONG_TOKENS: u64 = 50;
-
-    fn ready<T>(future: impl Future<Output = T>) -> T {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => value,
-            Poll::Pending => panic!("a port in memory waited"),
-        }
-    }
 
     /// Output at `rate` nano-USD for a million tokens, thrice that after a long input.
     fn priced(rate: i64) -> (Choice, Model) {

@@ -4,6 +4,10 @@
 //! gave back, and what the shipper has put on the books of that node. The difference is out of the authority's hands; so
 //! `limit − spent − Σ differences` can be promised to others, and every order of messages keeps that true.
 
+mod book;
+
+pub use book::Book;
+
 use crate::id::QuotaId;
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
@@ -34,7 +38,7 @@ impl Lease {
 
     /// Takes back what the node does not know that it holds; and what it was charged beyond, it was granted. Says whether there
     /// was anything.
-    pub fn reclaim(&mut self) -> bool {
+    fn reclaim(&mut self) -> bool {
         let before = *self;
         self.granted = self.returned.saturating_add(self.shipped);
         *self != before
@@ -42,7 +46,7 @@ impl Lease {
 
     /// Takes in what the node says of it: what was granted in a reply that never came, it does not have. Says whether that was
     /// news.
-    pub fn hear(&mut self, held: &Holding) -> bool {
+    fn hear(&mut self, held: &Holding) -> bool {
         let before = *self;
         self.returned = self.returned.max(held.returned);
         self.granted = held.granted;
@@ -168,28 +172,26 @@ pub struct Uncovered {
 
 /// What the books say of a quota when the authority decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+struct Standing {
     /// The limit in force.
-    pub limit: i64,
+    limit: i64,
     /// Charged in the periods that count.
-    pub spent: i64,
+    spent: i64,
     /// Out of the authority's hands in those periods, by all nodes.
-    pub leased: i64,
+    leased: i64,
     /// Nodes that may ask.
-    pub nodes: u32,
+    nodes: u32,
 }
 
 impl Standing {
     /// What can still be promised; below zero if the limit was lowered or passed.
-    #[must_use]
-    pub fn available(&self) -> i64 {
+    fn available(&self) -> i64 {
         self.limit.saturating_sub(self.spent).saturating_sub(self.leased)
     }
 
     /// What a node that waits for `wanted` is granted. A sole node gets all, so that it asks once; where there are several, a
     /// slice that grows with demand and shrinks to what is waited for as the limit nears.
-    #[must_use]
-    pub fn grant(&self, wanted: i64) -> i64 {
+    fn grant(&self, wanted: i64) -> i64 {
         let available = self.available();
         if available <= 0 || wanted <= 0 && self.nodes > 1 {
             return 0;
@@ -224,8 +226,7 @@ pub struct Reply {
 
 /// A node's totals after its ask was met, and [`Reply::booked`]. `before` is its row in the current period, `standing` what holds with all that
 /// the ask gives back.
-#[must_use]
-pub fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
+fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
     // What was charged without a lease is covered first, whether or not the limit has room for it: it has been spent.
     let (cover, booked) = ask.uncovered.map_or((0, 0), |Uncovered { claimed, booked_before }| {
         let booked = standing.spent.saturating_sub(booked_before).clamp(0, claimed.max(0));

@@ -102,3 +102,12 @@ impl OpenCall for MemoryCall {
         }
     }
 }
+
+/// The outcome of a future that asks nobody but these ports: they never wait.
+#[cfg(test)]
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
+    match std::pin::pin!(future).poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("a port in memory waited"),
+    }
+}

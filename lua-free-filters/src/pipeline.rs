@@ -278,7 +278,7 @@ mod tests {
     use crate::id::{KeyId, OrgId, QuotaId};
     use crate::key::{Glob, Status, Token};
     use crate::lease::Terms;
-    use crate::memory::{MemoryJournal, MemoryKeys, SoleNode};
+    use crate::memory::{MemoryJournal, MemoryKeys, SoleNode, ready};
     use crate::money::NanoUsd;
     use crate::ports::Share;
     use crate::price::{Price, Tier};
@@ -288,21 +288,10 @@ mod tests {
     use crate::scope::Scopes;
     use crate::usage::{Kind, Usage};
     use crate::window::Window;
-    use std::future::Future;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
 
     const NOW: EpochMs = EpochMs(1_800_000_000_000);
     const ALLOWANCES: Allowances = Allowances { output_tokens_max: 16, clamp_output_tokens_min: 1 };
     const BODY: &[u8] = br#"{"model":"m","max_tokens":10,"messages":[{"role":"user","content":"hello"}]}"#;
-
-    /// The ports in memory are ready at once.
-    fn ready<T>(future: impl Future<Output = T>) -> T {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(value) => value,
-            Poll::Pending => panic!("a port in memory waited"),
-        }
-    }
 
     fn key(change: impl FnOnce(&mut Key)) -> Key {
         let terms = Terms::elastic(NanoUsd(1_000_000));

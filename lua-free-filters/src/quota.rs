@@ -19,7 +19,7 @@ pub use rate::{Counted, RATE_MAX, Rate, RateReading};
 pub use spend::Spend;
 
 use crate::denied::{Code, Denied};
-use crate::key::Glob;
+use crate::key::{Glob, allows};
 use crate::money::NanoUsd;
 use crate::ports::{Share, Want};
 use crate::time::EpochMs;
@@ -68,7 +68,7 @@ impl Chain {
             held: Vec::with_capacity(self.spend.len()),
         };
         // A reservation that is dropped gives back what it has; so an early return takes nothing.
-        let counts = |model: &Option<Glob>| model.as_ref().is_none_or(|pattern| pattern.matches(take.model));
+        let counts = |model: &Option<Glob>| allows(model.as_slice(), take.model);
         for (place, concurrency) in
             self.concurrency.iter().take(PLACES_MAX).enumerate().filter(|(_, quota)| counts(&quota.model))
         {
@@ -108,10 +108,7 @@ impl Chain {
     /// all models.
     #[must_use]
     pub fn tightest(&self, counted: Counted, model: Option<&str>, now: EpochMs) -> Option<RateReading> {
-        let counts = |rate: &Rate| match (&rate.model, model) {
-            (None, _) => true,
-            (Some(pattern), model) => model.is_some_and(|model| pattern.matches(model)),
-        };
+        let counts = |rate: &Rate| model.map_or(rate.model.is_none(), |model| allows(rate.model.as_slice(), model));
         let rates = self.rates.iter().filter(|rate| rate.counted == counted && counts(rate));
         rates.map(|rate| rate.read(now)).min_by_key(|reading| reading.remaining)
     }

@@ -5,8 +5,9 @@ use super::moment::{Moment, date};
 use super::{CliError, zone};
 use crate::decimal::Usd;
 use crate::store::limits::{Amount, Limit, LimitChange};
-use crate::store::quotas::{Increase, QuotaKind, QuotaRow, Thresholds};
+use crate::store::quotas::{QuotaKind, QuotaRow, Thresholds};
 use filters::key::Glob;
+use filters::lease::Increase;
 use filters::money::NanoUsd;
 use filters::quota::RATE_MAX;
 use filters::time::EpochMs;
@@ -206,13 +207,13 @@ impl LimitOptions {
         let until = self.until.map(|moment| moment.after(now));
         match (self.increase, until) {
             (None, None) => Ok(None),
-            (Some(NanoUsd::ZERO), None) => Ok(Some(Increase { amount: 0, until: now })),
+            (Some(NanoUsd::ZERO), None) => Ok(Some(Increase { amount: NanoUsd::ZERO, until: now })),
             (Some(_), None) => bad("--increase needs --until: the date at which it ends"),
             (None, Some(_)) => bad("--until needs --increase: the dollars that are added until then"),
             (Some(_), Some(until)) if until <= now => {
                 bad("--until lies in the past: name a later date, or a length of time such as 7d")
             }
-            (Some(amount), Some(until)) => Ok(Some(Increase { amount: amount.0, until })),
+            (Some(amount), Some(until)) => Ok(Some(Increase { amount, until })),
         }
     }
 
@@ -294,7 +295,7 @@ impl From<&QuotaRow> for LimitLine {
             zone,
             model: row.model.as_ref().map(|glob| glob.0.to_string()),
             strict: row.is_strict,
-            increase: row.increase.map(|increase| Figure::of(row.kind, increase.amount)),
+            increase: row.increase.map(|increase| Figure::of(row.kind, increase.amount.0)),
             increase_until_ms: row.increase.map(|increase| increase.until.0),
             thresholds: row.thresholds.0.clone(),
             spent: row.kind.is_money().then_some(Usd(NanoUsd(row.spent))),
@@ -337,7 +338,7 @@ fn sentence(row: &QuotaRow) -> String {
         text += ", strict";
     }
     if let Some(Increase { amount, until }) = row.increase {
-        text += &format!(", and {} more until {}", figure(amount), date(until.day()));
+        text += &format!(", and {} more until {}", figure(amount.0), date(until.day()));
     }
     if row.kind.is_money() {
         text += &format!("; spent ${}", NanoUsd(row.spent));

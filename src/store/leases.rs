@@ -1,18 +1,17 @@
 //! Credit for the quotas of this node. Calls that find none wait for the node's next lease transaction; one is open at a time,
 //! and it serves all who wait. What is decided is `filters::lease`; here are its rows.
 
-use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, push_list};
+use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, push_list, quotas};
 use crate::{clock, crash};
 use async_trait::async_trait;
 use filters::id::QuotaId;
-use filters::lease::{self, Ask, Increase, Lease, Reply, Standing, Terms};
-use filters::money::NanoUsd;
+use filters::lease::{Ask, Book, Lease, Reply};
 use filters::ports::{Authority, Share, StoreUnavailable, Want};
 use filters::quota::Spend;
 use filters::time::EpochMs;
 use filters::window::Window;
 use sqlx::{QueryBuilder, Row};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -120,8 +119,7 @@ impl Shared {
         let asks = asks_of(batch, now);
         let mut transaction = self.store.write().await?;
         let mut books = Books::read(&mut transaction, &asks, now).await?;
-        let replies: Vec<Option<Reply>> =
-            asks.iter().map(|(spend, ask)| books.meet(&self.node, spend, ask, now)).collect();
+        let replies: Vec<Option<Reply>> = asks.iter().map(|(_, ask)| books.meet(&self.node, ask, now)).collect();
         books.write(&mut transaction, &self.node).await?;
         crash::point("before-lease");
         transaction.commit().await?;
@@ -154,11 +152,9 @@ fn asks_of(batch: &[Waiting], now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
 #[derive(Default)]
 struct Books {
     nodes: u32,
-    terms: HashMap<QuotaId, Terms>,
-    spent: BTreeMap<(QuotaId, EpochMs), i64>,
-    leases: BTreeMap<(QuotaId, EpochMs, String), Lease>,
+    books: HashMap<QuotaId, Book<String>>,
     /// Rows of this node that are to be written.
-    changed: Vec<(QuotaId, EpochMs)>,
+    changed: BTreeSet<(QuotaId, EpochMs)>,
 }
 
 impl Books {
@@ -166,36 +162,44 @@ impl Books {
         let nodes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM nodes").fetch_one(&mut *connection).await?;
         let mut books = Self { nodes: u32::try_from(nodes).unwrap_or(u32::MAX), ..Self::default() };
         // A quota may be asked for more than once: for its present period, and for those of running calls.
-        let mut from: BTreeMap<QuotaId, EpochMs> = BTreeMap::new();
+        let mut from: BTreeMap<QuotaId, (&Window, EpochMs)> = BTreeMap::new();
         for (spend, ask) in asks {
             let named = ask.holdings().map(|held| held.period);
-            let first = named.chain([*spend.window.counted(ask.at.unwrap_or(now)).start()]).min();
-            let first = first.unwrap_or(now);
-            from.entry(spend.id).and_modify(|known| *known = first.min(*known)).or_insert(first);
+            let counted = *spend.window.counted(ask.at.unwrap_or(now)).start();
+            let (_, first) = from.entry(spend.id).or_insert((&spend.window, counted));
+            *first = named.fold(counted.min(*first), EpochMs::min);
         }
-        let is_total = |spend: &&(Arc<Spend>, Ask)| spend.0.window == Window::Total;
-        let totals: Vec<QuotaId> = asks.iter().filter(is_total).map(|(spend, _)| spend.id).collect();
         let all: Vec<QuotaId> = from.keys().copied().collect();
         for ids in all.chunks(LIST_MAX) {
-            books.read_terms(connection, ids).await?;
+            books.read_terms(connection, ids, &from).await?;
         }
+        let (totals, windowed): (Vec<_>, Vec<_>) = from.iter().partition(|(_, (window, _))| **window == Window::Total);
+        let totals: Vec<QuotaId> = totals.into_iter().map(|(id, _)| *id).collect();
         for ids in totals.chunks(LIST_MAX) {
             books.read_periods(connection, ids, EpochMs(0)).await?;
         }
-        for (id, first) in from.iter().filter(|(id, _)| !totals.contains(id)) {
+        for (id, (_, first)) in windowed {
             books.read_periods(connection, &[*id], *first).await?;
         }
         Ok(books)
     }
 
-    async fn read_terms(&mut self, connection: &mut Connection, ids: &[QuotaId]) -> Result<(), StoreError> {
+    async fn read_terms(
+        &mut self,
+        connection: &mut Connection,
+        ids: &[QuotaId],
+        windows: &BTreeMap<QuotaId, (&Window, EpochMs)>,
+    ) -> Result<(), StoreError> {
         let mut query = QueryBuilder::<Engine>::new(
             "SELECT id, strict, limit_value, increase_value, increase_until_ms FROM quotas \
              WHERE removed_ms IS NULL AND id IN ",
         );
         push_list(&mut query, ids, |id| id.0);
         for row in query.build().fetch_all(connection).await? {
-            self.terms.insert(QuotaId(row.try_get("id")?), read_terms(&row)?);
+            let id = QuotaId(row.try_get("id")?);
+            if let Some((window, _)) = windows.get(&id) {
+                self.books.insert(id, Book::new((*window).clone(), quotas::read_terms(&row)?));
+            }
         }
         Ok(())
     }
@@ -211,8 +215,9 @@ impl Books {
         query.push_bind(from.0).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
         for row in query.build().fetch_all(&mut *connection).await? {
-            let period = EpochMs(row.try_get("window_start_ms")?);
-            self.spent.insert((QuotaId(row.try_get("quota")?), period), row.try_get("amount")?);
+            if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
+                book.spent.insert(EpochMs(row.try_get("window_start_ms")?), row.try_get("amount")?);
+            }
         }
         let mut query = QueryBuilder::<Engine>::new(
             "SELECT quota, period_ms, node, granted, returned, shipped FROM leases WHERE period_ms >= ",
@@ -220,70 +225,28 @@ impl Books {
         query.push_bind(from.0).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
         for row in query.build().fetch_all(connection).await? {
-            let place = (QuotaId(row.try_get("quota")?), EpochMs(row.try_get("period_ms")?), row.try_get("node")?);
-            self.leases.insert(place, read_lease(&row)?);
+            if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
+                let nodes = book.leases.entry(EpochMs(row.try_get("period_ms")?)).or_default();
+                nodes.insert(row.try_get("node")?, read_lease(&row)?);
+            }
         }
         Ok(())
     }
 
     /// One quota's part of the transaction. None if there is no such quota any more: then nobody needs credit of it.
-    fn meet(&mut self, node: &str, spend: &Spend, ask: &Ask, now: EpochMs) -> Option<Reply> {
-        let terms = *self.terms.get(&ask.quota)?;
-        let place = |period: EpochMs| (ask.quota, period, node.to_owned());
-        for held in ask.holdings() {
-            if let Some(lease) = self.leases.get_mut(&place(held.period))
-                && lease.hear(held)
-            {
-                self.changed.push((ask.quota, held.period));
-            }
-        }
-        let own = self.leases.range_mut((ask.quota, EpochMs(i64::MIN), String::new())..);
-        let own = own.take_while(|((quota, ..), _)| *quota == ask.quota).filter(|((.., of), _)| of == node);
-        for ((_, period, _), lease) in own.filter(|((_, period, _), _)| ask.disowns(*period)) {
-            if lease.reclaim() {
-                self.changed.push((ask.quota, *period));
-            }
-        }
-        let at = ask.at.unwrap_or(now);
-        let span = spend.window.span(at);
-        let limit = terms.limit_at(now).0;
-        let standing = self.standing(spend, limit, at);
-        let before = self.leases.get(&place(span.start)).copied().unwrap_or_default();
-        let (after, booked) = lease::decide(ask, before, standing);
-        if !terms.is_boundless() {
-            self.leases.insert(place(span.start), after);
-            self.changed.push((ask.quota, span.start));
-        }
-        let periods = ask.holdings().map(|held| held.period).filter(|period| *period != span.start);
-        let leases = periods.chain([span.start]);
-        let leases = leases.filter_map(|period| Some((period, *self.leases.get(&place(period))?))).collect();
-        let is_exhausted = self.standing(spend, limit, at).available() <= 0;
-        Some(Reply { now, span, terms, spent: standing.spent, leases, booked, is_exhausted })
+    fn meet(&mut self, node: &String, ask: &Ask, now: EpochMs) -> Option<Reply> {
+        let (reply, changed) = self.books.get_mut(&ask.quota)?.meet((node, self.nodes), ask, now);
+        self.changed.extend(changed.into_iter().map(|period| (ask.quota, period)));
+        Some(reply)
     }
 
-    fn standing(&self, spend: &Spend, limit: i64, at: EpochMs) -> Standing {
-        let periods = spend.window.counted(at);
-        let spent = self.spent.range((spend.id, *periods.start())..=(spend.id, *periods.end()));
-        let first = (spend.id, *periods.start(), String::new());
-        let leases = self.leases.range(first..);
-        let leases = leases.take_while(|((quota, period, _), _)| *quota == spend.id && period <= periods.end());
-        Standing {
-            limit,
-            spent: spent.map(|(_, amount)| *amount).fold(0, i64::saturating_add),
-            leased: leases.map(|(_, lease)| lease.outstanding()).fold(0, i64::saturating_add),
-            nodes: self.nodes,
-        }
-    }
-
-    async fn write(&self, connection: &mut Connection, node: &str) -> Result<(), StoreError> {
-        let mut changed = self.changed.clone();
-        changed.sort_unstable();
-        changed.dedup();
+    async fn write(&self, connection: &mut Connection, node: &String) -> Result<(), StoreError> {
+        let lease = |quota, period| self.books.get(&quota)?.lease(node, period);
+        let changed: Vec<_> = self.changed.iter().filter_map(|of| Some((*of, lease(of.0, of.1)?))).collect();
         for chunk in changed.chunks(LIST_MAX) {
             let mut query =
                 QueryBuilder::<Engine>::new("INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) ");
-            query.push_values(chunk, |mut row, (quota, period)| {
-                let lease = self.leases.get(&(*quota, *period, node.to_owned())).copied().unwrap_or_default();
+            query.push_values(chunk, |mut row, ((quota, period), lease)| {
                 row.push_bind(quota.0).push_bind(period.0).push_bind(node);
                 row.push_bind(lease.granted).push_bind(lease.returned).push_bind(lease.shipped);
             });
@@ -314,16 +277,6 @@ pub(super) async fn ship(connection: &mut Connection, node: &str, sums: &[(Share
     query.push_bind(node);
     query.build().execute(connection).await?;
     Ok(())
-}
-
-/// Reads what is in force of a quota.
-pub(super) fn read_terms(row: &Rows) -> Result<Terms, StoreError> {
-    let increase = match (row.try_get("increase_value")?, row.try_get("increase_until_ms")?) {
-        (Some(amount), Some(until)) => Some(Increase { amount: NanoUsd(amount), until: EpochMs(until) }),
-        _ => None,
-    };
-    let limit = NanoUsd(row.try_get("limit_value")?);
-    Ok(Terms { limit, is_strict: row.try_get::<i64, _>("strict")? != 0, increase })
 }
 
 pub(super) fn read_lease(row: &Rows) -> Result<Lease, StoreError> {

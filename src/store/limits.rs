@@ -3,10 +3,11 @@
 
 use super::changes::Change;
 use super::ledger::{Tail, Whose};
-use super::quotas::{self, Increase, QuotaKind, QuotaRow, Thresholds, plain_window, window_columns};
+use super::quotas::{self, QuotaKind, QuotaRow, Thresholds, plain_window, window_columns};
 use super::{Connection, Engine, Store, StoreError, keys, organisations, projects};
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::Glob;
+use filters::lease::Increase;
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use filters::window::Window;
@@ -146,7 +147,7 @@ impl LimitChange {
             window: self.window.clone(),
             model: self.model.clone(),
             is_strict: self.is_strict.or(row.map(|row| row.is_strict)).unwrap_or(usual.is_strict),
-            increase: increase.filter(|increase| increase.amount != 0),
+            increase: increase.filter(|increase| increase.amount != NanoUsd::ZERO),
             thresholds: self.thresholds.clone().or(row.map(|row| row.thresholds.clone())).unwrap_or(usual.thresholds),
             ..usual
         }))
@@ -240,7 +241,7 @@ pub(super) async fn set(
             row.push_bind(limit.model.as_ref().map_or("", |model| &model.0))
                 .push_bind(i64::from(limit.is_strict))
                 .push_bind(limit.amount)
-                .push_bind(limit.increase.map(|increase| increase.amount))
+                .push_bind(limit.increase.map(|increase| increase.amount.0))
                 .push_bind(limit.increase.map(|increase| increase.until.0))
                 .push_bind(limit.thresholds.to_string());
         });
@@ -317,10 +318,13 @@ mod tests {
     async fn each_change_of_a_limit_is_in_its_history() {
         let books = Books::open().await;
         let owner = Owner::Key(books.key);
-        let more = Increase { amount: 3, until: NOW.plus(1_000) };
+        let more = Increase { amount: NanoUsd(3), until: NOW.plus(1_000) };
         let strict = LimitChange { is_strict: Some(true), ..monthly(Some(Amount::Of(5))) };
         let raised = LimitChange { increase: Some(more), ..monthly(None) };
-        let ended = LimitChange { increase: Some(Increase { amount: 0, until: NOW }), ..monthly(Some(Amount::Of(4))) };
+        let ended = LimitChange {
+            increase: Some(Increase { amount: NanoUsd::ZERO, until: NOW }),
+            ..monthly(Some(Amount::Of(4)))
+        };
         let changes = [strict, raised, ended, monthly(Some(Amount::None)), monthly(Some(Amount::Of(9)))];
         let mut numbers = Vec::new();
         for (at, change) in (0..).zip(&changes) {
@@ -346,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn an_increase_counts_until_its_end() {
         let books = Books::open().await;
-        let more = Increase { amount: 3, until: NOW.plus(1_000) };
+        let more = Increase { amount: NanoUsd(3), until: NOW.plus(1_000) };
         let change = LimitChange { increase: Some(more), ..monthly(Some(Amount::Of(5))) };
         let owner = Owner::Organisation(books.org);
         let rows = books.store.change_limits(owner, &[change], NOW).await.expect("set");

@@ -7,7 +7,6 @@ use super::quotas::{QuotaKind, QuotaRow};
 use crate::clock;
 use filters::denied::{LimitSource, Owner};
 use filters::id::{OrgId, ProjectId, QuotaId};
-use filters::lease::{Increase, Terms};
 use filters::money::NanoUsd;
 use filters::quota::{Chain, Concurrency, Counted, Rate, Spend};
 use filters::time::EpochMs;
@@ -72,7 +71,7 @@ impl LiveQuotas {
 
     fn spend(&mut self, row: &QuotaRow) -> Arc<Spend> {
         if let Some(Live::Spend(spend)) = self.live.get(&row.id) {
-            spend.set_terms(terms(row));
+            spend.set_terms(row.terms());
             return Arc::clone(spend);
         }
         let source = match row.kind {
@@ -82,7 +81,7 @@ impl LiveQuotas {
             }
         };
         let spent = (NanoUsd(row.spent), clock::now());
-        let spend = Spend::new(row.id, source, row.window.clone(), terms(row), spent).of_models(row.model.clone());
+        let spend = Spend::new(row.id, source, row.window.clone(), row.terms(), spent).of_models(row.model.clone());
         let spend = Arc::new(spend);
         self.live.insert(row.id, Live::Spend(Arc::clone(&spend)));
         spend
@@ -128,7 +127,7 @@ impl LiveQuotas {
     pub(super) fn set_limit(&self, row: &QuotaRow) {
         let limit = row.limit_at(clock::now());
         match self.live.get(&row.id) {
-            Some(Live::Spend(spend)) => _ = spend.set_terms(terms(row)),
+            Some(Live::Spend(spend)) => _ = spend.set_terms(row.terms()),
             Some(Live::Rate(rate)) => rate.set_limit(limit),
             Some(Live::Concurrency(concurrency)) => concurrency.set_limit(limit),
             None => {}
@@ -172,11 +171,6 @@ impl LiveQuotas {
     pub(super) fn len(&self) -> usize {
         self.live.len()
     }
-}
-
-fn terms(row: &QuotaRow) -> Terms {
-    let increase = row.increase.map(|more| Increase { amount: NanoUsd(more.amount), until: more.until });
-    Terms { limit: NanoUsd(row.limit), is_strict: row.is_strict, increase }
 }
 
 /// Whose a quota is, by the form of its owner's identifier.

@@ -5,6 +5,7 @@ use super::ledger::Tail;
 use super::{Connection, Engine, Rows, StoreError, push_list};
 use filters::id::QuotaId;
 use filters::key::Glob;
+use filters::lease::{Increase, Terms};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use filters::window::{Unit, Window, Zone};
@@ -52,15 +53,6 @@ impl QuotaKind {
             Self::Requests | Self::Tokens | Self::Concurrency => false,
         }
     }
-}
-
-/// More until a date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Increase {
-    /// What is added to the limit.
-    pub amount: i64,
-    /// The first moment at which it no longer is.
-    pub until: EpochMs,
 }
 
 /// Percentages of a limit that are worth an event, in rising order, at most [`Thresholds::MAX`]. Prints and parses as `50,80,100`.
@@ -131,10 +123,13 @@ impl QuotaRow {
     /// The limit in force at a moment.
     #[must_use]
     pub fn limit_at(&self, now: EpochMs) -> i64 {
-        match self.increase {
-            Some(increase) if now < increase.until => self.limit.saturating_add(increase.amount),
-            _ => self.limit,
-        }
+        self.terms().limit_at(now).0
+    }
+
+    /// What is in force of it.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { limit: NanoUsd(self.limit), is_strict: self.is_strict, increase: self.increase }
     }
 
     /// Whether it counts everything alike, as `--limit`, `--rpm`, `--tpm` and `--concurrency` alone say it.
@@ -271,10 +266,7 @@ fn read_row(row: &Rows) -> Result<QuotaRow, StoreError> {
         .find(|known| known.name() == kind)
         .ok_or(StoreError::Corrupt { column: "quotas.kind", content: kind })?;
     let window = read_window(row)?;
-    let increase = match (row.try_get("increase_value")?, row.try_get("increase_until_ms")?) {
-        (Some(amount), Some(until)) => Some(Increase { amount, until: EpochMs(until) }),
-        _ => None,
-    };
+    let Terms { limit, is_strict, increase } = read_terms(row)?;
     let is_total = window == Window::Total;
     let amount = row.try_get("amount")?;
     let spent = if is_total { amount } else { 0 };
@@ -282,15 +274,25 @@ fn read_row(row: &Rows) -> Result<QuotaRow, StoreError> {
         id: QuotaId(row.try_get("id")?),
         owner: row.try_get("owner")?,
         kind,
-        limit: row.try_get("limit_value")?,
+        limit: limit.0,
         window,
-        is_strict: row.try_get::<i64, _>("strict")? != 0,
+        is_strict,
         model: (!model.is_empty()).then(|| Glob(model.into())),
         increase,
         thresholds: super::parsed(row, "thresholds")?,
         spent,
         spent_in_span: spent,
     })
+}
+
+/// Reads the columns of what is in force.
+pub(super) fn read_terms(row: &Rows) -> Result<Terms, StoreError> {
+    let increase = match (row.try_get("increase_value")?, row.try_get("increase_until_ms")?) {
+        (Some(amount), Some(until)) => Some(Increase { amount: NanoUsd(amount), until: EpochMs(until) }),
+        _ => None,
+    };
+    let limit = NanoUsd(row.try_get("limit_value")?);
+    Ok(Terms { limit, is_strict: row.try_get::<i64, _>("strict")? != 0, increase })
 }
 
 /// Reads the columns of a window.

@@ -4,7 +4,7 @@
 use super::account::{Account, Generation};
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
-use crate::key::Glob;
+use crate::key::{Glob, allows};
 use crate::lease::{ASK_AGAIN_MS, Ask, Reply, Terms, Uncovered};
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
@@ -115,7 +115,7 @@ impl Spend {
     /// Whether a call of this model counts.
     #[must_use]
     pub fn applies_to(&self, model: &str) -> bool {
-        self.model.as_ref().is_none_or(|pattern| pattern.matches(model))
+        allows(self.model.as_slice(), model)
     }
 
     /// What is in force.

@@ -5,26 +5,15 @@ use crate::denied::{LimitSource, Owner};
 use crate::id::QuotaId;
 use crate::key::Glob;
 use crate::lease::{Increase, Terms};
-use crate::memory::SoleNode;
+use crate::memory::{SoleNode, ready};
 use crate::ports::{Authority, Want};
 use crate::window::{Unit, Window};
 use proptest::prelude::*;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use std::task::{Context, Poll, Waker};
 
 const NOW: EpochMs = EpochMs(1_800_000_000_000);
 const KEY: LimitSource = LimitSource::Spend(Owner::Key);
-
-/// The authority in memory is ready at once.
-pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("a port in memory waited"),
-    }
-}
 
 fn authority() -> SoleNode {
     let node = SoleNode::default();

@@ -4,7 +4,8 @@ use super::*;
 use crate::store::fixture::{Books, NOW, price};
 use crate::store::journal::{Checkpoint, Shipment};
 use crate::store::limits::{Amount, LimitChange, Owner};
-use crate::store::quotas::{Increase, QuotaKind};
+use crate::store::quotas::QuotaKind;
+use filters::lease::Increase;
 use filters::ports::{Amendment, FailedAttempt, Intent, Outcome, Share, Terminal};
 use filters::price::Tier;
 use filters::usage::Usage;
@@ -236,7 +237,7 @@ async fn an_increase_counts_up_to_its_end() {
     for (second_after_ms, is_found) in [(20_000, false), (30_500, false), (31_500, true)] {
         let books = open().await;
         limit(&books, "total", Amount::Of(COST)).await;
-        let increase = Some(Increase { amount: COST, until: NOW.plus(30_000) });
+        let increase = Some(Increase { amount: NanoUsd(COST), until: NOW.plus(30_000) });
         set(&books, &LimitChange { increase, amount: None, ..LimitChange::of(QuotaKind::Spend, Amount::None) }, 5_000)
             .await;
         let mut calls = [books.call(0, 10, 5), books.call(1, 10, 5)];

@@ -3,9 +3,10 @@
 use super::*;
 use crate::store::fixture::{Books, NOW, new_key, price};
 use crate::store::limits::{Amount, LimitChange, Owner};
-use crate::store::quotas::{Increase, QuotaKind, Thresholds};
+use crate::store::quotas::{QuotaKind, Thresholds};
 use crate::store::usage::{Group, Grouping, Spender, UsageSum};
 use filters::id::{KeyId, QuotaId};
+use filters::lease::Increase;
 use filters::money::NanoUsd;
 use filters::ports::{Amendment, Share};
 use filters::time::EpochMs;
@@ -292,7 +293,7 @@ async fn an_owners_own_thresholds_and_increase_are_held_against() {
     let change = LimitChange {
         window,
         thresholds: Some(Thresholds(vec![25, 90])),
-        increase: Some(Increase { amount: 600, until: EpochMs(i64::MAX) }),
+        increase: Some(Increase { amount: NanoUsd(600), until: EpochMs(i64::MAX) }),
         ..LimitChange::of(QuotaKind::Spend, Amount::Of(400))
     };
     let quota = limit(&books, change).await;

@@ -3,8 +3,8 @@
 
 use super::merge::chunks;
 use super::sums::Charged;
-use crate::store::quotas::{Thresholds, read_window};
-use crate::store::{Connection, Engine, Rows, StoreError, leases, parsed};
+use crate::store::quotas::{Thresholds, read_terms, read_window};
+use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::Share;
@@ -99,7 +99,7 @@ fn read_candidate(row: &Rows, now: EpochMs) -> Result<Candidate, StoreError> {
     Ok(Candidate {
         share,
         from: read_window(row)?.counted_from(share.period),
-        limit: leases::read_terms(row)?.limit_at(now).0,
+        limit: read_terms(row)?.limit_at(now).0,
         thresholds: parsed(row, "thresholds")?,
     })
 }
