@@ -1,6 +1,6 @@
 //! Organisations beside the gateway's own, what calls cost, and many calls at the same moment.
 
-use crate::support::{Answer, Call, Gateway, Key, Wire, eventually};
+use crate::support::{Answer, Call, DEADLINE, Gateway, Key, Wire, eventually};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -126,16 +126,17 @@ pub(crate) fn count(gateway: &Gateway, name: &str, labels: &[&str]) -> String {
     gateway.metric(name, labels).to_string()
 }
 
-/// Polls until it is seen; panics when it takes more than a second.
+/// Polls until it is seen; panics when it takes more than a second. Only the long run, which has the machine for itself,
+/// holds it to that.
 pub(crate) fn within_a_second<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+    let (begun, most) = (Instant::now(), times(DEADLINE.as_secs() as usize, 1));
     loop {
         let asked = Instant::now();
         if let Some(answer) = ask() {
             return answer;
         }
         // The last question that was answered with no was asked within the second.
-        assert!(asked - begun < Duration::from_secs(1), "not within a second: {what}");
+        assert!(asked - begun < Duration::from_secs(most as u64), "not within a second: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -47,9 +47,9 @@ impl Row {
 }
 
 impl Gateway {
-    /// All calls that have been shipped, in the order in which they began.
+    /// All calls that have been shipped, in the order in which they began, and of one millisecond that in which they ended.
     pub(crate) fn books(&self) -> Vec<Row> {
-        self.rows("SELECT * FROM calls ORDER BY started_ms, request_id").iter().map(Row::read).collect()
+        self.rows("SELECT * FROM calls ORDER BY started_ms, rowid").iter().map(Row::read).collect()
     }
 
     /// Rows of any table.
