@@ -29,7 +29,8 @@ fn head_scan(criterion: &mut Criterion) {
     for (name, bytes) in [("1 KB", 1_000), ("100 KB", 100_000)] {
         let body = body(bytes);
         group.throughput(Throughput::Bytes(body.len() as u64));
-        group.bench_function(name, |bencher| bencher.iter(|| request_head::scan(black_box(&body))));
+        group
+            .bench_function(name, |bencher| bencher.iter(|| request_head::scan(black_box(&body), Dialect::OpenaiChat)));
     }
     group.finish();
 }

@@ -6,7 +6,7 @@ use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Journal as _, Outcome, Share, Terminal};
 use filters::price::Tier;
-use filters::scope::Route;
+use filters::route::Route;
 use filters::time::EpochMs;
 use filters::usage::Usage;
 use std::hint::black_box;

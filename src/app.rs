@@ -14,6 +14,7 @@ use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::leases::Leases;
 use crate::store::ledger::LedgerSettings;
+use crate::store::objects::ObjectBook;
 use crate::store::requests::{self, NoteWriter};
 use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
@@ -176,6 +177,7 @@ impl Parts {
             None => None,
         };
         let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
+        let journal = Arc::new(journal);
         let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
         let shipped = shipper.ship_all().await?;
         if shipped > 0 {
@@ -187,17 +189,16 @@ impl Parts {
             ..KeyCacheSettings::default()
         };
         let keys = KeyCache::new(store.clone(), journal.node(), settings).await?;
-        let authority = Leases::new(store.clone(), journal.node()).await?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
-        let journal_counts = journal.counts();
         let gateway = Arc::new(Gateway {
             runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
             keys: Arc::new(keys.clone()),
             pepper: store.pepper().clone(),
-            journal: Arc::new(journal),
+            objects: Arc::new(ObjectBook::new(store.clone(), Arc::clone(&journal))),
+            journal: Arc::clone(&journal) as _,
             notes,
-            authority: Arc::new(authority),
+            authority: Arc::new(Leases::new(store.clone(), journal.node()).await?),
             metrics,
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
@@ -207,7 +208,7 @@ impl Parts {
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let scrape = Scrape {
             gateway: Arc::clone(&gateway),
-            journal: journal_counts,
+            journal: journal.counts(),
             keys: keys.clone(),
             store: store.clone(),
             unnoted: note_writer.counts(),
@@ -246,6 +247,7 @@ impl Parts {
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
         BACKGROUND.spawn(async move { keys.run(stopping).await });
         BACKGROUND.spawn(refresh_addresses(Arc::clone(&self.gateway)));
+        BACKGROUND.spawn(Arc::clone(&self.gateway).take_up_responses());
         if let Some(file) = file {
             self.watch_configuration(config, file)?;
         }
@@ -328,7 +330,7 @@ fn call_salt() -> Result<[u8; 5], getrandom::Error> {
 }
 
 async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {
-    let versions = config.catalogue.candidates().flat_map(|(_, candidate)| &candidate.prices);
+    let versions = config.catalogue.candidates().flat_map(|(_, candidate)| candidate.price_versions());
     let prices: Vec<(PriceId, Price)> = versions.map(|version| (version.id, version.price.clone())).collect();
     store.remember_prices(&prices).await
 }

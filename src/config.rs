@@ -22,7 +22,7 @@ pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
 
 use filters::catalogue::{Catalogue, InputEstimate};
-use filters::dialect::Dialect;
+use filters::dialect::{Dialect, Protocol};
 use filters::price::Tier;
 use http::{HeaderName, HeaderValue};
 use reading::{Reading, environment};
@@ -149,6 +149,8 @@ pub enum ErrorShape {
 pub struct Limits {
     /// Largest request body.
     pub body_bytes_max: u64,
+    /// Largest file that is uploaded: it is passed on as it arrives.
+    pub upload_bytes_max: u64,
     /// Largest sum of the request bodies that are held at once.
     pub request_bytes_in_flight_max: u64,
     /// Most client connections at once.
@@ -171,8 +173,12 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Largest answer that is held back so that its cost can be named in a header.
     pub answer_buffer_bytes: usize,
+    /// Longest time that an answer in the background is asked after.
+    pub background_time_max: Duration,
     /// Most answers at once that are read on after their clients have left.
     pub drains_max: usize,
+    /// For a realtime session.
+    pub realtime_time_max: Duration,
 }
 
 /// A listener of one address.
@@ -275,11 +281,19 @@ pub struct Provider {
     /// Its name in the catalogue, in metrics and on the books.
     pub name: Arc<str>,
     /// The protocol that it speaks.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
+    /// The dialects of it that it speaks; none named: all.
+    pub apis: Arc<[Dialect]>,
     /// Where it is.
     pub base_url: BaseUrl,
+    /// Parameters that are added to each query, such as `api-version=1`; empty if there are none.
+    pub query: String,
     /// Our credentials there; never empty.
     pub credentials: Vec<Credential>,
+    /// How they go into a request.
+    pub credential: CredentialStyle,
+    /// Whether streams are asked for their usage, where they report it only to those who ask.
+    pub adds_usage: bool,
     /// Headers that are added to each request; values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The deadlines of an attempt.
@@ -300,6 +314,8 @@ pub struct Provider {
     pub input_estimate: InputEstimate,
     /// The tier in which it bills what asks for none.
     pub default_tier: Tier,
+    /// Objects stored there that all organisations may use.
+    pub shared_objects: Arc<[Box<str>]>,
     /// What becomes of an answer whose client has left.
     pub on_disconnect: OnDisconnect,
 }
@@ -325,6 +341,24 @@ pub struct Credential {
     pub secret: Secret,
     /// Its share of the calls among the provider's credentials.
     pub weight: u32,
+}
+
+/// How a credential goes into a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialStyle {
+    /// `Authorization: Bearer …`.
+    Bearer,
+    /// `x-api-key`.
+    XApiKey,
+    /// `api-key`.
+    ApiKey,
+    /// `x-goog-api-key`.
+    XGoogApiKey,
+    /// As the key of an AWS signature, version 4.
+    SigV4 {
+        /// AWS's name of the region.
+        region: String,
+    },
 }
 
 /// The deadlines of one attempt at a provider.

@@ -13,7 +13,6 @@ use clap::Args;
 use filters::money::NanoUsd;
 use filters::scope::Scopes;
 use serde::Serialize;
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +47,9 @@ pub struct Addresses {
 }
 
 const CATALOGUE: &str = include_str!("../conf/models.toml");
+const SETTINGS: &str = include_str!("../conf/tollgate.toml");
+/// What a provider has to say of itself so that its simulated twin can stand in for it.
+const TWIN_SETTINGS: [&str; 3] = ["protocol", "apis", "adds_usage"];
 const ORGANISATION: &str = "demo";
 /// The demo's organisation is among the first.
 const ORGANISATIONS_MAX: u32 = 100;
@@ -165,19 +167,47 @@ fn configuration(data: &Path, listeners: &Listeners, simulated: SocketAddr, log_
         listeners.metrics,
         if log_calls { "info" } else { "warn" },
     );
-    for (name, protocol) in [("simulated-openai", "openai"), ("simulated-anthropic", "anthropic")] {
-        let _ = write!(
-            text,
-            "[providers.{name}]\nprotocol = \"{protocol}\"\nbase_url = \"http://{simulated}/v1\"\ncredentials = [{{ value = \"sk-simulated\" }}]\ninput_estimate = \"bound\"\n"
-        );
-    }
-    text.push_str(
-        "[providers.openai]\nprotocol = \"openai\"\nbase_url = \"https://api.openai.com/v1\"\ncredentials = [{ env = \"OPENAI_API_KEY\" }]\noptional = true\n\
-         [providers.anthropic]\nprotocol = \"anthropic\"\nbase_url = \"https://api.anthropic.com/v1\"\ncredentials = [{ env = \"ANTHROPIC_API_KEY\" }]\noptional = true\n",
-    );
+    let settings: toml::Table = SETTINGS.parse().map_err(|error| format!("the shipped configuration: {error}"))?;
+    let providers = settings.get("providers").and_then(toml::Value::as_table);
+    let providers = with_simulated_twins(providers.ok_or("the shipped configuration has no providers")?, simulated);
+    text.push_str(&toml::to_string(&providers).map_err(|error| format!("the providers: {error}"))?);
     let models = with_simulated_candidates(CATALOGUE)?;
     Config::parse(&text, "demo.toml", &models, "models.toml")
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Each provider that has a credential in the environment, and beside each the simulated one, in the same protocol.
+fn with_simulated_twins(providers: &toml::Table, simulated: SocketAddr) -> toml::Table {
+    let mut all = toml::Table::new();
+    for (name, settings) in providers {
+        let Some(settings) = settings.as_table() else { continue };
+        let protocol = settings.get("protocol").and_then(toml::Value::as_str).unwrap_or_default();
+        let root = match protocol {
+            "gemini" => "/v1beta",
+            "cohere" => "/v2",
+            "bedrock" => "",
+            _ => "/v1",
+        };
+        let kept = settings.iter().filter(|(key, _)| TWIN_SETTINGS.contains(&key.as_str()));
+        let mut twin: toml::Table = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let credential = toml::Table::from_iter([("value".to_owned(), "sk-simulated".into())]);
+        twin.insert("base_url".to_owned(), format!("http://{simulated}{root}").into());
+        twin.insert("credentials".to_owned(), vec![credential].into());
+        twin.insert("input_estimate".to_owned(), "bound".into());
+        if protocol == "bedrock" {
+            // The simulated one looks at no signature.
+            twin.insert("credential".to_owned(), "bearer".into());
+        }
+        all.insert(twin_name(name), twin.into());
+        let mut real = settings.clone();
+        real.insert("optional".to_owned(), true.into());
+        all.insert(name.clone(), real.into());
+    }
+    toml::Table::from_iter([("providers".to_owned(), all.into())])
+}
+
+fn twin_name(provider: &str) -> String {
+    format!("simulated-{provider}")
 }
 
 /// The shipped catalogue with a simulated candidate beside each real one, which is tried only where the real one can't be.
@@ -196,7 +226,7 @@ fn with_simulated_candidates(catalogue: &str) -> Result<String, String> {
 fn simulated_twin(candidate: &toml::Value) -> Option<toml::Value> {
     let mut twin = candidate.as_table()?.clone();
     let provider = twin.get("provider")?.as_str()?;
-    let name = format!("simulated-{provider}");
+    let name = twin_name(provider);
     twin.insert("provider".to_owned(), toml::Value::String(name));
     twin.insert("priority".to_owned(), toml::Value::Integer(1));
     Some(toml::Value::Table(twin))
@@ -228,6 +258,11 @@ A stream:
 
   curl -N {gateway}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \
     -d '{{"model":"gpt-4o-mini","stream":true,"max_tokens":20,"messages":[{{"role":"user","content":"count to twenty"}}]}}'
+
+As to OpenAI's responses:
+
+  curl {gateway}/v1/responses -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \
+    -d '{{"model":"gpt-4o-mini","input":"Hello"}}'
 
 As to Anthropic:
 

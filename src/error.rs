@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use filters::denied::{Code, Denied, LimitSource};
-use filters::dialect::Dialect;
+use filters::dialect::Protocol;
 use filters::id::CallId;
 use serde::Serialize;
 
@@ -15,6 +15,12 @@ pub enum Shape {
     Openai,
     /// As Anthropic's API answers: `request_id` beside `error`.
     Anthropic,
+    /// As Google's APIs answer: `code` repeats the status, `status` is a canonical name.
+    Gemini,
+    /// As Cohere's API answers: a `message` at the top, and all else within `error`.
+    Cohere,
+    /// As Amazon's services answer: a `message` at the top, and all else within `error`.
+    Bedrock,
     /// `type` is always `gateway_error`; the code says what happened.
     Gateway,
     /// `code` repeats the status; the type says what happened.
@@ -24,10 +30,13 @@ pub enum Shape {
 impl Shape {
     /// The shape that a protocol's own clients read.
     #[must_use]
-    pub fn of(dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::OpenaiChat => Self::Openai,
-            Dialect::Anthropic => Self::Anthropic,
+    pub fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Openai => Self::Openai,
+            Protocol::Anthropic => Self::Anthropic,
+            Protocol::Gemini => Self::Gemini,
+            Protocol::Cohere => Self::Cohere,
+            Protocol::Bedrock => Self::Bedrock,
         }
     }
 }
@@ -43,8 +52,8 @@ pub struct ErrorAnswer {
     pub retry_after_ms: Option<u64>,
     /// For the header `x-should-retry`, which the official SDKs obey before their own rules.
     pub should_retry: Option<bool>,
-    /// For the header `Allow`: the method that the path answers.
-    pub allowed: Option<http::Method>,
+    /// For the header `Allow`: the methods that the path answers.
+    pub allowed: Option<&'static [http::Method]>,
 }
 
 impl ErrorAnswer {
@@ -187,7 +196,7 @@ pub fn answer(denied: &Denied, shape: Shape, call: CallId) -> ErrorAnswer {
         Retry::After(milliseconds) => (Some(milliseconds), None),
         Retry::WhenRefilled => (refilled_after_ms(denied), None),
     };
-    let allowed = if let Denied::MethodNotAllowed(_, allowed) = denied { Some(allowed.clone()) } else { None };
+    let allowed = if let Denied::MethodNotAllowed { answered, .. } = denied { Some(*answered) } else { None };
     ErrorAnswer { status, body: body(denied, shape, call), retry_after_ms, should_retry, allowed }
 }
 
@@ -208,30 +217,49 @@ fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
     let envelope = match shape {
         Shape::Openai => Envelope::of(Fields { param: Some(param(denied)), request_id: within, ..plain }),
         Shape::Anthropic => {
-            let details = Some(Details { error_code: denied.code().name() });
-            Envelope { kind: Some("error"), error: Fields { details, ..plain }, request_id: within }
+            let details = Some(Details::Anthropic { error_code: denied.code().name() });
+            let kind = if let Denied::ObjectNotFound { .. } = denied { "not_found_error" } else { plain.kind };
+            Envelope { kind: Some("error"), request_id: within, ..Envelope::of(Fields { kind, details, ..plain }) }
+        }
+        Shape::Gemini => {
+            let details = Some(Details::Google([ErrorInfo::of(denied.code())]));
+            let status = PublicStatus::Name(canonical_status(plain.code_status));
+            let code = PublicCode::Status(plain.code_status);
+            Envelope::of(Fields { code, status, details, request_id: within, ..plain })
+        }
+        Shape::Cohere => Envelope { id: within, message: Some(denied.to_string()), ..Envelope::of(plain) },
+        Shape::Bedrock => {
+            let exception = Some(exception(plain.code_status));
+            let error = Fields { request_id: within, ..plain };
+            Envelope { exception, message: Some(denied.to_string()), ..Envelope::of(error) }
         }
         Shape::Gateway => Envelope::of(Fields { kind: "gateway_error", request_id: within, ..plain }),
-        Shape::Numeric => Envelope::of(Fields { code: PublicCode::Status(plain.status), request_id: within, ..plain }),
+        Shape::Numeric => {
+            Envelope::of(Fields { code: PublicCode::Status(plain.code_status), request_id: within, ..plain })
+        }
     };
     let text = serde_json::to_vec(&envelope).expect("strings and numbers under string keys are always JSON");
     Bytes::from(text)
 }
 
-/// The whole body.
 #[derive(Serialize)]
 struct Envelope<'a> {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "__type", skip_serializing_if = "Option::is_none")]
+    exception: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
     error: Fields<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
 }
 
 impl<'a> Envelope<'a> {
-    /// With nothing beside `error`.
     fn of(error: Fields<'a>) -> Self {
-        Self { kind: None, error, request_id: None }
+        Self { kind: None, id: None, exception: None, message: None, error, request_id: None }
     }
 }
 
@@ -247,7 +275,9 @@ struct Fields<'a> {
     code: PublicCode,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
-    status: u16,
+    status: PublicStatus,
+    #[serde(skip)]
+    code_status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,10 +290,64 @@ struct Fields<'a> {
     granted_scopes: Option<Vec<&'static str>>,
 }
 
-/// Where Anthropic's SDKs look for the code: `error_code` of their errors is `error.details.error_code`.
+/// Where a protocol's SDKs look for the code.
 #[derive(Serialize)]
-struct Details {
-    error_code: &'static str,
+#[serde(untagged)]
+enum Details {
+    /// `error_code` of Anthropic's errors is `error.details.error_code`.
+    Anthropic { error_code: &'static str },
+    /// Google: "AIP-193: Errors", `ErrorInfo`.
+    Google([ErrorInfo; 1]),
+}
+
+#[derive(Serialize)]
+struct ErrorInfo {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    reason: &'static str,
+    domain: &'static str,
+}
+
+impl ErrorInfo {
+    fn of(code: Code) -> Self {
+        Self { kind: "type.googleapis.com/google.rpc.ErrorInfo", reason: code.name(), domain: "tollgate" }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PublicStatus {
+    Number(u16),
+    Name(&'static str),
+}
+
+/// The name that Google's APIs give a status ("google.rpc.Code").
+fn canonical_status(status: u16) -> &'static str {
+    match status {
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        402 | 422 => "FAILED_PRECONDITION",
+        429 => "RESOURCE_EXHAUSTED",
+        502 => "INTERNAL",
+        503 => "UNAVAILABLE",
+        408 | 504 => "DEADLINE_EXCEEDED",
+        _ => "INVALID_ARGUMENT",
+    }
+}
+
+/// The name that Amazon's SDKs make an exception of ("Amazon Bedrock Runtime: Common errors").
+fn exception(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "AccessDeniedException",
+        402 => "ServiceQuotaExceededException",
+        404 => "ResourceNotFoundException",
+        408 | 504 => "ModelTimeoutException",
+        429 => "ThrottlingException",
+        502 => "InternalServerException",
+        503 => "ServiceUnavailableException",
+        _ => "ValidationException",
+    }
 }
 
 #[derive(Serialize)]
@@ -284,7 +368,8 @@ impl Fields<'_> {
             param: None,
             code: PublicCode::Name(code.name()),
             details: None,
-            status: status(code),
+            status: PublicStatus::Number(status(code)),
+            code_status: status(code),
             request_id: None,
             limit_source: denied.limit_source().map(LimitSource::name),
             remedy: denied.remedy(),
@@ -302,7 +387,7 @@ fn scopes(denied: &Denied) -> Option<(Vec<&'static str>, Vec<&'static str>)> {
 
 /// The field of the request that is to blame.
 fn param(denied: &Denied) -> Option<&'static str> {
-    if let Denied::DuplicateField(field) = denied {
+    if let Denied::DuplicateField(field) | Denied::ObjectNotFound { field, .. } = denied {
         return Some(field);
     }
     let is_model = matches!(
@@ -317,7 +402,9 @@ mod tests {
     use super::*;
     use filters::denied::Owner;
     use filters::money::NanoUsd;
-    use filters::scope::{Route, Scopes};
+    use filters::objects::ObjectKind;
+    use filters::route::Route;
+    use filters::scope::Scopes;
     use filters::window::Unit;
     use serde_json::{Value, json};
 
@@ -475,6 +562,10 @@ mod tests {
             (Denied::ModelNotFound("gpt-0".to_owned()), json!("model")),
             (Denied::ModelUnpriced("gpt-0".to_owned()), json!("model")),
             (Denied::NotFound, Value::Null),
+            (
+                Denied::ObjectNotFound { field: "conversation", kind: ObjectKind::Conversation, id: "c".to_owned() },
+                json!("conversation"),
+            ),
         ] {
             assert_eq!(written(&denied, Shape::Openai)["error"]["param"], param);
         }
@@ -513,6 +604,7 @@ mod tests {
                 1,
             ),
             (Denied::LimitsUnavailable, 503, 1_000, 1),
+            (Denied::OwnersUnavailable, 503, 1_000, 1),
             (Denied::StoreUnavailable, 503, 1_000, 1),
             (Denied::Overloaded, 503, 1_000, 1),
             (Denied::ShuttingDown, 503, 1_000, 1),
@@ -526,8 +618,8 @@ mod tests {
 
     #[test]
     fn the_method_that_a_path_answers_is_named() {
-        let denied = Denied::MethodNotAllowed(http::Method::PUT, http::Method::POST);
-        assert_eq!(answer(&denied, Shape::Openai, CALL).allowed, Some(http::Method::POST));
+        let denied = Denied::MethodNotAllowed { asked: http::Method::PUT, answered: Route::ChatCompletions.methods() };
+        assert_eq!(answer(&denied, Shape::Openai, CALL).allowed, Some(&[http::Method::POST][..]));
         assert_eq!(answer(&Denied::NotFound, Shape::Openai, CALL).allowed, None);
     }
 

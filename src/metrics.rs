@@ -24,7 +24,7 @@ pub use snapshot::{KeyLookups, Snapshot, THRESHOLDS, Unnoted};
 use families::Families;
 use filters::catalogue::Model;
 use filters::denied::Code;
-use filters::scope::Route;
+use filters::route::Route;
 use prometheus::{IntGauge, TextEncoder};
 use refusals::Refusals;
 use snapshot::Snapshots;

@@ -14,14 +14,19 @@ mod health;
 mod idle;
 mod inspect;
 mod key_view;
+mod models;
+mod objects;
 mod preflight;
 mod providers;
+mod realtime;
 mod receive;
 mod relay;
 mod report;
+mod sigv4;
 #[cfg(test)]
 mod tests;
 mod unread;
+mod way;
 
 pub use dial::Dialer;
 pub use door::Door;
@@ -37,16 +42,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use filters::admit::Admission;
 use filters::denied::Denied;
+use filters::dialect::Protocol;
 use filters::id::{self, CallId};
 use filters::key::Pepper;
-use filters::pipeline::{Authenticated, Received};
-use filters::ports::{Authority, FreeRequest, Journal, Keys};
-use filters::request_head;
-use filters::scope::Route;
+use filters::pipeline::{Admitted, Authenticated, Received, Stored};
+use filters::ports::{Authority, FreeRequest, Journal, Keys, Objects};
+use filters::request_head::{self, RequestHead};
+use filters::route::{Handling, Route};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
+use realtime::Session;
 use report::Report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -62,6 +69,8 @@ pub struct Gateway {
     pub pepper: Pepper,
     /// Where calls are written down.
     pub journal: Arc<dyn Journal>,
+    /// Whose the objects are that providers store.
+    pub objects: Arc<dyn Objects>,
     /// Where requests are handed over that cost nothing.
     pub notes: mpsc::Sender<FreeRequest>,
     /// Where credit comes from.
@@ -164,8 +173,8 @@ impl Gateway {
         session: &mut ServerSession,
         report: &mut Report,
     ) -> Result<Connection, Denied> {
-        let route = receive::route(session.req_header());
-        report.route = route.clone().ok();
+        let target = receive::target(session.req_header(), runtime);
+        report.route = target.as_ref().ok().map(|target| target.route);
         if self.activity.is_closed() {
             return Err(Denied::ShuttingDown);
         }
@@ -174,24 +183,48 @@ impl Gateway {
             session.set_keepalive(None);
             return Err(denied);
         }
-        let route = route?;
+        let target = target?;
+        let route = target.route;
         if preflight::is_asked(session.req_header(), runtime) {
             return Ok(Box::pin(preflight::answer(runtime, session, route, report)).await);
         }
         receive::check_method(session.req_header(), route)?;
 
-        let received = Received { call: report.call, route, at: report.started };
+        let received = Received { call: report.call, target, at: report.started };
         let authenticated = self.authenticate(runtime, session, received).await?;
         report.key = Some(Arc::clone(authenticated.key()));
-        if route.is_inspection() {
-            return Box::pin(inspect::answer(runtime, session, (&authenticated, &*self.authority), report)).await;
+        match route.handling() {
+            Handling::Inspect => {
+                return Box::pin(inspect::answer(runtime, session, (&authenticated, &*self.authority), report)).await;
+            }
+            Handling::Object => {
+                return Box::pin(objects::answer(self, runtime, session, &authenticated, report)).await;
+            }
+            Handling::Unmetered => return Err(Denied::RouteUnmetered),
+            Handling::Session => {
+                return Box::pin(self.converse(runtime, session, authenticated, report)).await;
+            }
+            Handling::Call | Handling::Free => {}
         }
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;
-        let head = request_head::scan(body.bytes())?;
-        let resolved = authenticated.resolve(head, &runtime.catalogue)?;
-        report.model = Some(Arc::clone(resolved.model()));
+        let content_type = receive::content_type(session.req_header())?;
+        let head = request_head::read(body.bytes(), content_type, authenticated.target())?;
+        let admitted = self.admit(runtime, authenticated, head, report).await?;
+        Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
+    }
 
+    /// Resolve → admit.
+    async fn admit(
+        &self,
+        runtime: &Runtime,
+        authenticated: Authenticated,
+        head: RequestHead,
+        report: &mut Report,
+    ) -> Result<Admitted, Denied> {
+        let stored = Stored { objects: &*self.objects, shared: &runtime.shared_objects };
+        let resolved = authenticated.resolve(head, &runtime.catalogue, &stored).await?;
+        report.model = Some(Arc::clone(resolved.model()));
         crash::point("before-reserve");
         let admission = Admission {
             allowances: runtime.allowances,
@@ -199,8 +232,21 @@ impl Gateway {
             authority: &*self.authority,
             now: clock::now(),
         };
-        let admitted = resolved.admit(&admission).await?;
-        Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
+        resolved.admit(&admission).await
+    }
+
+    /// A connection on which a model is called again and again.
+    async fn converse(
+        self: &Arc<Self>,
+        runtime: &Arc<Runtime>,
+        client: &mut ServerSession,
+        authenticated: Authenticated,
+        report: &mut Report,
+    ) -> Result<Connection, Denied> {
+        let head = realtime::head(client.req_header())?;
+        let target = authenticated.target().clone();
+        let call = self.admit(runtime, authenticated, head.clone(), report).await?;
+        Session { gateway: self, runtime, client, target, head, report }.run(call).await
     }
 
     async fn authenticate(
@@ -209,7 +255,7 @@ impl Gateway {
         session: &ServerSession,
         received: Received,
     ) -> Result<Authenticated, Denied> {
-        let token = receive::token(session.req_header())?;
+        let token = receive::token(session.req_header(), received.target.route.protocol())?;
         received.authenticate(token, &runtime.key_prefix, &self.pepper, &*self.keys).await
     }
 
@@ -222,8 +268,8 @@ impl Gateway {
         report: &mut Report,
     ) -> Connection {
         report.refuse(denied);
-        let dialect = report.route.map_or(filters::dialect::Dialect::OpenaiChat, Route::dialect);
-        let answer = error::answer(denied, runtime.shape(dialect), report.call);
+        let protocol = report.route.map_or(Protocol::Openai, Route::protocol);
+        let answer = error::answer(denied, runtime.shape(protocol), report.call);
         answer::refusal(session, &answer, runtime, report).await
     }
 

@@ -1,23 +1,51 @@
-//! A model provider that is no model: OpenAI chat and Anthropic messages with deterministic text, correct usage and
-//! faults on demand. The demo, the benches and all gateway tests speak to it.
+//! A model provider that is no model: the APIs of OpenAI, Anthropic, Gemini, Cohere and Bedrock with deterministic text,
+//! correct usage and faults on demand. The demo, the benches and all gateway tests speak to it.
 //!
-//! - `request` what it reads · `plan` what it will answer · `text` the words
-//! - `openai_chat`, `anthropic` how each protocol writes that · `answer` one event after another, in its pace
+//! - `route` every URL · `ask`, `multipart`, `conversation` a request taken apart · `request` what was understood of it
+//! - `plan` what it will be answered · `text`, `vectors`, `picture` the model's own words, numbers and colours
+//! - `openai_…`, `anthropic`, `gemini…`, `cohere_…`, `bedrock…` how each API asks and answers, one a file · `answer` one event
+//!   after another, in its pace
+//! - `objects` what it keeps: files, stored responses · `websocket` the ground of realtime sessions · `event_stream` Amazon's
+//!   frames
 //! - `faults` what may go wrong · `body`, `wire` how bytes leave, healthy or not · `call` the journey of a request
 //! - `log` what it served
 
 mod answer;
 mod anthropic;
+mod ask;
+mod bedrock;
+mod bedrock_invoke;
 mod body;
 mod call;
+mod cohere_chat;
+mod cohere_vectors;
+mod conversation;
+mod event_stream;
 mod faults;
+mod gemini;
+mod gemini_vectors;
+mod headers;
 mod log;
+mod multipart;
+mod objects;
 mod openai_chat;
+mod openai_completions;
+mod openai_embeddings;
+mod openai_images;
+mod openai_moderations;
+mod openai_realtime;
+mod openai_responses;
+mod openai_speech;
+mod openai_transcription;
+mod picture;
 mod plan;
 mod request;
+mod route;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vectors;
+mod websocket;
 mod wire;
 
 use call::Provider;
@@ -114,7 +142,11 @@ async fn serve(stream: TcpStream, provider: Arc<Provider>) {
         .initial_connection_window_size(16 * H2_WINDOW_BYTES);
     tokio::select! {
         // How a client leaves is its own affair; what it got is in the log.
-        _ = server.serve_connection(wire, service) => {}
+        _ = server.serve_connection_with_upgrades(wire, service) => {}
         () = control.ended() => {}
+    }
+    if let Some(session) = control.session() {
+        // How it leaves a session neither.
+        let _ = session.run().await;
     }
 }

@@ -6,6 +6,7 @@
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
+//! - `objects.rs`: whose the objects are that providers store
 //! - `requests.rs`: notes of requests that cost nothing
 //! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
 //!   other prices
@@ -25,6 +26,7 @@ pub mod ledger;
 pub mod limits;
 mod live_quotas;
 mod loader;
+pub mod objects;
 pub mod organisations;
 mod pepper;
 pub mod projects;
@@ -121,6 +123,7 @@ pub struct Store {
     reader: SqlitePool,
     pepper: Pepper,
     ledger: Arc<LedgerState>,
+    objects: Arc<objects::Known>,
 }
 
 impl Store {
@@ -143,7 +146,7 @@ impl Store {
             .acquire_timeout(BUSY_TIMEOUT)
             .connect_lazy_with(options.pragma("query_only", "ON"));
         let pepper = pepper::open(data_dir, &writer).await?;
-        Ok(Self { writer, reader, pepper, ledger: Arc::default() })
+        Ok(Self { writer, reader, pepper, ledger: Arc::default(), objects: Arc::default() })
     }
 
     /// The same store, whose sums come on the books as these settings say.
@@ -201,6 +204,8 @@ fn migrator() -> Migrator {
         migration(3, "leases", include_str!("store/migrations/0003_leases.sql")),
         migration(4, "rollups", include_str!("store/migrations/0004_rollups.sql")),
         migration(5, "attempts", include_str!("store/migrations/0005_attempts.sql")),
+        migration(6, "units", include_str!("store/migrations/0006_units.sql")),
+        migration(7, "objects", include_str!("store/migrations/0007_objects.sql")),
     ])
 }
 

@@ -11,6 +11,7 @@ use crate::request_head::RequestHead;
 use crate::reserve::{self, Allowances, Need};
 use crate::resolve::Choice;
 use crate::time::EpochMs;
+use std::sync::Arc;
 
 /// What admitting a call asks of the gateway.
 #[derive(Clone, Copy)]
@@ -50,12 +51,14 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     let need = reserve::need(head, model, choices, &admission.allowances);
     let mut take = Take { model: &model.id, estimate: need.estimate, bound: need.bound, tokens: need.tokens };
     let (mut has_asked, mut output_limit) = (false, None);
+    // What costs nothing is free even to those who have spent all they had.
+    let chain = if head.dialect.is_free() { Arc::new(key.chain.without_money()) } else { Arc::clone(&key.chain) };
     let reservation = loop {
-        let refused = match key.chain.reserve(&take, admission.now) {
+        let refused = match chain.reserve(&take, admission.now) {
             Ok(reservation) => break reservation,
             Err(refused) => refused,
         };
-        if !has_asked && let Some(wants) = key.chain.short_of(&take, &refused, admission.now) {
+        if !has_asked && let Some(wants) = chain.short_of(&take, &refused, admission.now) {
             // Where nothing is to be asked for, others may have asked since: then there is credit now.
             if !wants.is_empty() {
                 admission.authority.lease(wants).await.map_err(|_| Denied::LimitsUnavailable)?;

@@ -1,79 +1,174 @@
-//! Finds a few top-level members of a JSON answer while it passes, in constant memory and whatever the chunks.
+//! Finds a few members of a JSON text while it passes, in constant memory and whatever the chunks.
 
 use memchr::memchr2;
 
 /// A member's value longer than this is not kept; no usage object is.
 const VALUE_BYTES_MAX: usize = 16 * 1024;
+/// So much of a value is kept where its beginning is enough.
+const HEAD_BYTES: usize = 64;
 /// A member's name longer than this is none of ours.
-const NAME_BYTES_MAX: usize = 32;
+const NAME_BYTES_MAX: usize = 48;
+/// Containers on the way to a member, arrays among them.
+const LEVELS_MAX: usize = 12;
+/// Members that one scan can look for.
+const WANTED_MAX: usize = 16;
 
-/// Keeps the text of the top-level members `usage`, `service_tier` and `error`. Of duplicates the last wins.
-#[derive(Debug, Default)]
+/// A member that is looked for. Two can't have one path.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The names of the members on the way to it, from the outside in. Arrays on the way are looked through.
+    pub path: &'static [&'static str],
+    /// What of it is kept.
+    pub keep: Keep,
+}
+
+/// What is kept of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Its value as JSON text, unless it is null. Of duplicates the last wins.
+    Value,
+    /// The beginning of its value.
+    Head,
+    /// How often its value is one of these JSON texts.
+    Times(&'static [&'static str]),
+    /// How many of it there are, nulls aside.
+    Each,
+    /// How many bytes its string values have, escapes counted as written.
+    Bytes,
+}
+
+/// The wanted member at this path, kept whole.
+#[must_use]
+pub const fn value(path: &'static [&'static str]) -> Wanted {
+    Wanted { path, keep: Keep::Value }
+}
+
+/// The members found so far, in the order in which they were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    values: [Option<Vec<u8>>; WANTED_MAX],
+    counts: [u64; WANTED_MAX],
+}
+
+impl Found {
+    /// The value of the wanted member of this index, as JSON text.
+    #[must_use]
+    pub fn value(&self, index: usize) -> Option<&[u8]> {
+        self.values.get(index)?.as_deref()
+    }
+
+    /// The same, if it is a string without escapes.
+    #[must_use]
+    pub fn text(&self, index: usize) -> Option<&str> {
+        serde_json::from_slice(self.value(index)?).ok()
+    }
+
+    /// How often the member was met, or its bytes, where that was asked for.
+    #[must_use]
+    pub fn count(&self, index: usize) -> u64 {
+        self.counts.get(index).copied().unwrap_or(0)
+    }
+}
+
+/// Keeps the members that are wanted of one JSON text.
+#[derive(Debug)]
 pub struct AnswerScanner {
-    depth: u32,
-    string: Option<StringKind>,
-    escaped: bool,
-    expects_name: bool,
+    wanted: &'static [Wanted],
+    levels: [Level; LEVELS_MAX],
+    open: usize,
+    place: Place,
+    /// The wanted members to which the next value may lead, a bit each, and how many of their names have been met.
+    coming: Level,
+    /// The wanted member that the next value is.
+    leaf: Option<usize>,
     name: Vec<u8>,
-    /// The member whose value is being kept, and the value so far.
-    wanted: Option<Member>,
     value: Vec<u8>,
     found: Found,
     bytes: u64,
 }
 
-/// What the string that is being read is.
+/// A container on the way to a wanted member.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    alive: u16,
+    names: u8,
+    is_object: bool,
+}
+
+/// Where the scan stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StringKind {
-    /// The name of a top-level member.
-    Name,
-    /// Anything else.
-    Value,
-}
-
-/// The members found so far, as JSON text.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// `usage`.
-    pub usage: Option<Vec<u8>>,
-    /// `service_tier`.
-    pub service_tier: Option<Vec<u8>>,
-    /// `error`.
-    pub error: Option<Vec<u8>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Member {
-    Usage,
-    ServiceTier,
-    Error,
-}
-
-impl Member {
-    fn named(name: &[u8]) -> Option<Self> {
-        match name {
-            b"usage" => Some(Self::Usage),
-            b"service_tier" => Some(Self::ServiceTier),
-            b"error" => Some(Self::Error),
-            _ => None,
-        }
-    }
+enum Place {
+    /// Before a value.
+    BeforeValue,
+    /// Before a member's name.
+    BeforeName,
+    /// After a value, or after a name.
+    After,
+    /// Inside a member's name.
+    Name { escaped: bool },
+    /// Inside a value through which no way leads.
+    Value { leaf: Option<usize>, depth: u32, string: bool, escaped: bool },
+    /// Behind the text, or in one that is no JSON.
+    Beyond,
 }
 
 impl AnswerScanner {
-    /// Reads the next chunk.
-    pub fn feed(&mut self, chunk: &[u8]) {
-        self.bytes += chunk.len() as u64;
-        let mut at = 0;
-        while at < chunk.len() {
-            at = match self.string {
-                Some(kind) => self.read_string(kind, chunk, at),
-                None => self.read_structure(chunk, at),
-            };
+    /// A scan for these members, at most sixteen.
+    #[must_use]
+    pub fn new(wanted: &'static [Wanted]) -> Self {
+        debug_assert!(wanted.len() <= WANTED_MAX);
+        let alive = u16::try_from((1u32 << wanted.len()) - 1).unwrap_or(u16::MAX);
+        Self {
+            wanted,
+            levels: [Level::default(); LEVELS_MAX],
+            open: 0,
+            place: Place::BeforeValue,
+            coming: Level { alive, names: 0, is_object: false },
+            leaf: None,
+            name: Vec::new(),
+            value: Vec::new(),
+            found: Found::default(),
+            bytes: 0,
         }
     }
 
-    /// Bytes read.
+    /// What a whole text has of these members.
+    #[must_use]
+    pub fn scan(wanted: &'static [Wanted], text: &[u8]) -> Found {
+        let mut scanner = Self::new(wanted);
+        scanner.feed(text);
+        scanner.found
+    }
+
+    /// Reads the next chunk.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        let mut at = 0;
+        while at < chunk.len() {
+            at = self.step(chunk, at);
+        }
+        self.bytes += chunk.len() as u64;
+    }
+
+    /// Reads a text that is an array up to the end of its next element; returns where that is in the chunk.
+    pub fn feed_element(&mut self, chunk: &[u8], from: usize) -> Option<usize> {
+        let mut at = from;
+        while at < chunk.len() {
+            let open = self.open;
+            at = self.step(chunk, at);
+            if self.open == 1 && open == 2 && !self.levels[0].is_object {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// Whether the text is an array, and the scan stands between two of its elements.
+    #[must_use]
+    pub fn is_between_elements(&self) -> bool {
+        self.open == 1 && !self.levels[0].is_object && self.place == Place::After
+    }
+
+    /// Bytes read by [`Self::feed`].
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -85,144 +180,191 @@ impl AnswerScanner {
         &self.found
     }
 
-    fn read_string(&mut self, kind: StringKind, chunk: &[u8], from: usize) -> usize {
-        if self.escaped {
-            self.escaped = false;
-            self.keep(kind, &chunk[from..=from]);
-            return from + 1;
-        }
-        let Some(offset) = memchr2(b'"', b'\\', &chunk[from..]) else {
-            self.keep(kind, &chunk[from..]);
-            return chunk.len();
-        };
-        let end = from + offset;
-        if chunk[end] == b'\\' {
-            self.escaped = true;
-            self.keep(kind, &chunk[from..=end]);
-            return end + 1;
-        }
-        self.string = None;
-        // The closing quote is part of a value and not of a name.
-        self.keep(kind, &chunk[from..end + usize::from(kind == StringKind::Value)]);
-        end + 1
+    /// What was found; the scan goes on without it.
+    pub fn take_found(&mut self) -> Found {
+        std::mem::take(&mut self.found)
     }
 
-    fn read_structure(&mut self, chunk: &[u8], at: usize) -> usize {
-        let byte = chunk[at];
-        match byte {
-            b'"' if self.expects_name => {
-                self.expects_name = false;
+    fn step(&mut self, chunk: &[u8], at: usize) -> usize {
+        match self.place {
+            Place::Beyond => chunk.len(),
+            Place::Name { escaped } => self.read_name(escaped, chunk, at),
+            Place::Value { leaf, depth, string: true, escaped } => {
+                self.read_string(leaf, depth, escaped, &chunk[at..]) + at
+            }
+            Place::Value { leaf, depth, .. } => self.read_value(leaf, depth, chunk, at),
+            Place::BeforeValue | Place::BeforeName | Place::After => self.read_structure(chunk[at], at),
+        }
+    }
+
+    /// One byte between the values of the containers on the way.
+    fn read_structure(&mut self, byte: u8, at: usize) -> usize {
+        match (byte, self.place) {
+            (b' ' | b'\t' | b'\n' | b'\r', _) => {}
+            // A byte order mark.
+            (0xef | 0xbb | 0xbf, Place::BeforeValue) if self.open == 0 => {}
+            (b'}' | b']', _) => self.close(),
+            (b'"', Place::BeforeName) => {
                 self.name.clear();
-                self.string = Some(StringKind::Name);
+                self.place = Place::Name { escaped: false };
             }
-            b'"' => {
-                self.string = Some(StringKind::Value);
-                self.keep(StringKind::Value, b"\"");
-            }
-            b'{' | b'[' => {
-                self.keep(StringKind::Value, &[byte]);
-                self.depth += 1;
-                self.expects_name = self.depth == 1 && byte == b'{';
-            }
-            b'}' | b']' => {
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth == 0 {
-                    self.end_value();
-                }
-                self.keep(StringKind::Value, &[byte]);
-            }
-            b':' if self.depth == 1 => {
-                self.wanted = Member::named(&self.name);
+            (b':', Place::After) => self.place = Place::BeforeValue,
+            (b',', Place::After) => self.expect_next(),
+            (b'{' | b'[', Place::BeforeValue) if self.leaf.is_none() && self.leads_on() => self.enter(byte == b'{'),
+            (_, Place::BeforeValue) if self.open > 0 => {
                 self.value.clear();
+                self.place = Place::Value { leaf: self.leaf.take(), depth: 0, string: false, escaped: false };
+                return at;
             }
-            b',' if self.depth == 1 => {
-                self.end_value();
-                self.expects_name = true;
-            }
-            _ => self.keep(StringKind::Value, &[byte]),
+            _ => self.place = Place::Beyond,
         }
         at + 1
     }
 
-    fn keep(&mut self, kind: StringKind, bytes: &[u8]) {
-        if kind == StringKind::Name {
-            // Names of ours are short; what is cut off only must not become one of them.
-            let room = NAME_BYTES_MAX.saturating_sub(self.name.len());
-            self.name.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        } else if self.wanted.is_some() {
-            self.value.extend_from_slice(bytes);
-            if self.value.len() > VALUE_BYTES_MAX {
-                self.wanted = None;
-                self.value = Vec::new();
+    fn leads_on(&self) -> bool {
+        self.coming.alive != 0 && self.open < LEVELS_MAX
+    }
+
+    fn enter(&mut self, is_object: bool) {
+        self.levels[self.open] = Level { is_object, ..self.coming };
+        self.open += 1;
+        self.expect_next();
+    }
+
+    fn close(&mut self) {
+        self.open = self.open.saturating_sub(1);
+        self.place = if self.open == 0 { Place::Beyond } else { Place::After };
+    }
+
+    /// The next name of an object, or the next element of an array.
+    fn expect_next(&mut self) {
+        let level = self.levels[self.open - 1];
+        self.leaf = None;
+        self.coming = level;
+        self.place = if level.is_object { Place::BeforeName } else { Place::BeforeValue };
+    }
+
+    fn read_name(&mut self, escaped: bool, chunk: &[u8], from: usize) -> usize {
+        let (end, is_over, escaped) = string_end(escaped, &chunk[from..]);
+        let text = &chunk[from..from + end];
+        // Names of ours are short; what is cut off only must not become one of them.
+        let room = NAME_BYTES_MAX.saturating_sub(self.name.len());
+        self.name.extend_from_slice(&text[..text.len().min(room)]);
+        if is_over {
+            self.name.pop_if(|last| *last == b'"');
+            self.choose();
+            self.place = Place::After;
+        } else {
+            self.place = Place::Name { escaped };
+        }
+        from + end
+    }
+
+    /// Where the member of this name leads.
+    fn choose(&mut self) {
+        let level = self.levels[self.open - 1];
+        let (names, mut alive) = (usize::from(level.names), 0);
+        self.leaf = None;
+        for (index, wanted) in self.wanted.iter().enumerate() {
+            let is_next = wanted.path.get(names).is_some_and(|name| name.as_bytes() == self.name);
+            if level.alive & (1 << index) == 0 || !is_next {
+                continue;
             }
+            if wanted.path.len() == names + 1 {
+                self.leaf = Some(index);
+            } else {
+                alive |= 1 << index;
+            }
+        }
+        self.coming = Level { alive, names: level.names + 1, is_object: false };
+    }
+
+    fn read_string(&mut self, leaf: Option<usize>, depth: u32, escaped: bool, text: &[u8]) -> usize {
+        let (end, is_over, escaped) = string_end(escaped, text);
+        self.count_text(leaf, end - usize::from(is_over));
+        let leaf = self.keep(leaf, &text[..end]);
+        self.place = Place::Value { leaf, depth, string: !is_over, escaped };
+        end
+    }
+
+    fn count_text(&mut self, leaf: Option<usize>, bytes: usize) {
+        if let Some(index) = leaf.filter(|index| self.wanted[*index].keep == Keep::Bytes) {
+            self.found.counts[index] += bytes as u64;
         }
     }
 
-    fn end_value(&mut self) {
-        let Some(member) = self.wanted.take() else { return };
-        let value = std::mem::take(&mut self.value);
-        if value.trim_ascii() == b"null" {
-            return;
+    fn read_value(&mut self, leaf: Option<usize>, depth: u32, chunk: &[u8], from: usize) -> usize {
+        // A comma inside of a value is nothing to us.
+        let is_mark = |byte: &u8| match byte {
+            b'"' | b'{' | b'}' | b'[' | b']' => true,
+            b',' => depth == 0,
+            _ => false,
+        };
+        let Some(offset) = chunk[from..].iter().position(is_mark) else {
+            let leaf = self.keep(leaf, &chunk[from..]);
+            self.place = Place::Value { leaf, depth, string: false, escaped: false };
+            return chunk.len();
+        };
+        let end = from + offset;
+        let leaf = self.keep(leaf, &chunk[from..end]);
+        let (depth, string) = match chunk[end] {
+            b'"' => (depth, true),
+            b'{' | b'[' => (depth + 1, false),
+            b'}' | b']' if depth > 0 => (depth - 1, false),
+            _ => {
+                self.end_value(leaf);
+                return end;
+            }
+        };
+        let leaf = self.keep(leaf, &chunk[end..=end]);
+        self.place = Place::Value { leaf, depth, string, escaped: false };
+        end + 1
+    }
+
+    /// Keeps a piece of a value; returns the member if more of it is wanted.
+    fn keep(&mut self, leaf: Option<usize>, bytes: &[u8]) -> Option<usize> {
+        let index = leaf?;
+        match self.wanted[index].keep {
+            Keep::Bytes => {}
+            Keep::Head | Keep::Each => {
+                let room = HEAD_BYTES.saturating_sub(self.value.len());
+                self.value.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Keep::Value | Keep::Times(_) if self.value.len() + bytes.len() > VALUE_BYTES_MAX => {
+                self.value = Vec::new();
+                return None;
+            }
+            Keep::Value | Keep::Times(_) => self.value.extend_from_slice(bytes),
         }
-        match member {
-            Member::Usage => self.found.usage = Some(value),
-            Member::ServiceTier => self.found.service_tier = Some(value),
-            Member::Error => self.found.error = Some(value),
+        leaf
+    }
+
+    fn end_value(&mut self, leaf: Option<usize>) {
+        self.place = Place::After;
+        let Some(index) = leaf else { return };
+        let value = self.value.trim_ascii();
+        match self.wanted[index].keep {
+            Keep::Value | Keep::Head if value != b"null" => self.found.values[index] = Some(value.to_vec()),
+            Keep::Times(texts) => {
+                self.found.counts[index] += u64::from(texts.iter().any(|text| text.as_bytes() == value));
+            }
+            Keep::Each => self.found.counts[index] += u64::from(value != b"null"),
+            Keep::Value | Keep::Head | Keep::Bytes => {}
+        }
+    }
+}
+
+/// How far the string goes in this text, its closing quote included; whether it is over; whether the next byte is escaped.
+fn string_end(escaped: bool, text: &[u8]) -> (usize, bool, bool) {
+    let mut at = usize::from(escaped);
+    loop {
+        match text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+            None => return (text.len(), false, at > text.len()),
+            Some(offset) if text[at + offset] == b'"' => return (at + offset + 1, true, false),
+            Some(offset) => at += offset + 2,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn found(text: &str, step: usize) -> Found {
-        let mut scanner = AnswerScanner::default();
-        text.as_bytes().chunks(step).for_each(|chunk| scanner.feed(chunk));
-        scanner.found().clone()
-    }
-
-    #[test]
-    fn top_level_members_are_found_first_or_last_in_any_chunks() {
-        let filler = "x\\\"},{\\\"usage\\\":1".repeat(100);
-        for text in [
-            format!(r#"{{"usage":{{"a":[1,{{"b":"}}"}}]}},"service_tier" : "flex","choices":["{filler}"]}}"#),
-            format!(
-                r#"  {{"choices":[{{"usage":7,"t":"{filler}"}}],"usage":{{"a":[1,{{"b":"}}"}}]}}, "service_tier": "flex"}}"#
-            ),
-        ] {
-            for step in [1, 2, 3, 7, text.len()] {
-                let found = found(&text, step);
-                assert_eq!(found.usage.as_deref(), Some(br#"{"a":[1,{"b":"}"}]}"#.as_slice()), "{step}");
-                assert_eq!(found.service_tier.expect("a tier").trim_ascii(), b"\"flex\"");
-            }
-        }
-    }
-
-    #[test]
-    fn of_duplicates_the_last_wins_and_null_is_nothing() {
-        assert_eq!(
-            found(r#"{"usage":1,"usage":2,"usage":null,"error":null}"#, 9),
-            Found { usage: Some(b"2".to_vec()), ..Found::default() }
-        );
-        assert_eq!(found(r#"[{"usage":1}]"#, 9), Found::default());
-        assert_eq!(found("<html>\"usage\":1</html>", 9), Found::default());
-    }
-
-    #[test]
-    fn a_value_that_is_too_long_is_not_kept() {
-        let text = format!(r#"{{"error":"{}","usage":1}}"#, "x".repeat(VALUE_BYTES_MAX));
-        assert_eq!(found(&text, 100), Found { usage: Some(b"1".to_vec()), ..Found::default() });
-    }
-
-    proptest! {
-        #[test]
-        fn the_scanner_agrees_with_serde_json(words in ".*", count in any::<u32>(), step in 1usize..50) {
-            let value = serde_json::json!({"choices": [{"message": {"content": words, "usage": words}}], "usage": {"n": count, "w": words}, "z": words});
-            let usage = found(&value.to_string(), step).usage;
-            let usage = usage.map(|text| serde_json::from_slice::<serde_json::Value>(&text).expect("JSON"));
-            prop_assert_eq!(usage.as_ref(), Some(&value["usage"]).filter(|usage| usage.to_string().len() <= VALUE_BYTES_MAX));
-        }
-    }
-}
+mod tests;

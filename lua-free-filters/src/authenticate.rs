@@ -2,7 +2,7 @@
 
 use crate::denied::Denied;
 use crate::key::{self, Key, Lookup, Pepper, Status};
-use crate::scope::Route;
+use crate::route::Route;
 use crate::time::EpochMs;
 
 /// The lookup id of a token that may have been issued by us; others are refused without a lookup.

@@ -1,8 +1,8 @@
 //! The catalogue: which models there are, who serves them, and at what price.
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, Protocol};
 use crate::id::PriceId;
-use crate::price::{Price, Tier};
+use crate::price::{Picture, Price, Tier};
 use crate::request_head::RequestHead;
 use crate::time::EpochMs;
 use std::collections::HashMap;
@@ -13,6 +13,8 @@ use std::sync::Arc;
 pub struct Catalogue {
     models: Vec<Arc<Model>>,
     by_name: HashMap<Box<str>, Arc<Model>>,
+    /// By provider, then by the provider's own name of the model.
+    by_provider: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Model>>>,
 }
 
 impl Catalogue {
@@ -29,7 +31,12 @@ impl Catalogue {
                 }
             }
         }
-        Ok(Self { models, by_name })
+        let mut by_provider: HashMap<Arc<str>, HashMap<Arc<str>, Arc<Model>>> = HashMap::new();
+        for (model, candidate) in candidates_of(&models) {
+            let of_provider = by_provider.entry(Arc::clone(&candidate.provider)).or_default();
+            of_provider.entry(Arc::clone(&candidate.model)).or_insert_with(|| Arc::clone(model));
+        }
+        Ok(Self { models, by_name, by_provider })
     }
 
     /// The model of a name or an alias.
@@ -38,9 +45,17 @@ impl Catalogue {
         self.by_name.get(name)
     }
 
+    /// The model that a provider calls by a name, or that is called so here and served by it.
+    #[must_use]
+    pub fn find_at(&self, provider: &str, name: &str) -> Option<&Arc<Model>> {
+        let serves = |model: &&Arc<Model>| model.candidates.iter().any(|candidate| *candidate.provider == *provider);
+        let own = self.by_provider.get(provider).and_then(|models| models.get(name));
+        own.or_else(|| self.find(name).filter(serves))
+    }
+
     /// All candidates of all models, in the order of their numbers.
     pub fn candidates(&self) -> impl Iterator<Item = (&Arc<Model>, &Candidate)> {
-        self.models.iter().flat_map(|model| model.candidates.iter().map(move |candidate| (model, candidate)))
+        candidates_of(&self.models)
     }
 
     /// All models in the order of the file.
@@ -48,6 +63,10 @@ impl Catalogue {
     pub fn models(&self) -> &[Arc<Model>] {
         &self.models
     }
+}
+
+fn candidates_of(models: &[Arc<Model>]) -> impl Iterator<Item = (&Arc<Model>, &Candidate)> {
+    models.iter().flat_map(|model| model.candidates.iter().map(move |candidate| (model, candidate)))
 }
 
 /// A model as clients know it.
@@ -65,6 +84,8 @@ pub struct Model {
     pub output_limit_field: Box<str>,
     /// The smallest limit that the provider takes.
     pub output_limit_min: u64,
+    /// What it is for.
+    pub mode: Mode,
     /// Whether output is billed that the stream does not show.
     pub hidden_output: bool,
     /// Who serves it.
@@ -79,7 +100,9 @@ pub struct Candidate {
     /// The provider's name in the configuration.
     pub provider: Arc<str>,
     /// The protocol that it speaks.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
+    /// The dialects of it that the provider speaks; none named: all.
+    pub apis: Arc<[Dialect]>,
     /// The provider's name of the model.
     pub model: Arc<str>,
     /// Candidates of the lowest number are tried first.
@@ -95,23 +118,143 @@ pub struct Candidate {
 }
 
 /// A version of a price and its name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PriceVersion {
     /// Its name in the ledger.
     pub id: PriceId,
-    /// The price.
+    /// The price; of a picture that is not listed below, the dearest of them.
     pub price: Price,
+    /// The same for each picture that is listed by size and quality.
+    pub pictures: Vec<Arc<PriceVersion>>,
 }
 
 impl PriceVersion {
     /// Names a price.
     #[must_use]
     pub fn new(price: Price) -> Self {
-        Self { id: price.id(), price }
+        Self { id: price.id(), price, pictures: Vec::new() }
+    }
+
+    /// Names a price that pictures have by size and quality: names as [`Price::picture`] has them, and rates.
+    #[must_use]
+    pub fn of_pictures(price: &Price, rates: &[(&str, i64)]) -> Self {
+        let dearest = rates.iter().map(|(_, rate)| *rate).max().unwrap_or(0);
+        let pictures = rates.iter().map(|(name, rate)| Arc::new(Self::new(price.with_picture(Some(name), *rate))));
+        Self { pictures: pictures.collect(), ..Self::new(price.with_picture(None, dearest)) }
+    }
+
+    /// The version for what is asked of a picture: that of its size and quality, or of its size, or the dearest.
+    #[must_use]
+    pub fn for_picture(self: &Arc<Self>, asked: &Picture) -> Arc<Self> {
+        if self.pictures.is_empty() {
+            return Arc::clone(self);
+        }
+        let listed = asked.names().into_iter().find_map(|name| self.named(&name));
+        Arc::clone(listed.unwrap_or(self))
+    }
+
+    /// The version of a picture's name.
+    #[must_use]
+    pub fn named(&self, picture: &str) -> Option<&Arc<Self>> {
+        self.pictures.iter().find(|version| version.price.picture.as_deref() == Some(picture))
+    }
+}
+
+/// What a model is for, and with that the APIs that it answers on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Talks.
+    #[default]
+    Chat,
+    /// Continues a text, and nothing else.
+    Completion,
+    /// Makes vectors of texts.
+    Embedding,
+    /// Draws.
+    Image,
+    /// Speaks.
+    Speech,
+    /// Listens.
+    Transcription,
+    /// Judges texts.
+    Moderation,
+    /// Orders texts by how well they answer.
+    Rerank,
+    /// Talks over a connection that stays open.
+    Realtime,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 9] = [
+        Self::Chat,
+        Self::Completion,
+        Self::Embedding,
+        Self::Image,
+        Self::Speech,
+        Self::Transcription,
+        Self::Moderation,
+        Self::Rerank,
+        Self::Realtime,
+    ];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completion => "completion",
+            Self::Embedding => "embedding",
+            Self::Image => "image",
+            Self::Speech => "speech",
+            Self::Transcription => "transcription",
+            Self::Moderation => "moderation",
+            Self::Rerank => "rerank",
+            Self::Realtime => "realtime",
+        }
+    }
+
+    /// Whether models of this mode answer in a dialect.
+    #[must_use]
+    pub fn answers(self, dialect: Dialect) -> bool {
+        match dialect {
+            // Images can be drawn and sounds be heard in a chat too: what a model of another mode makes of it is its affair.
+            Dialect::OpenaiChat
+            | Dialect::OpenaiResponses
+            | Dialect::Anthropic
+            | Dialect::AnthropicCount
+            | Dialect::GeminiGenerate
+            | Dialect::GeminiCount
+            | Dialect::CohereChat
+            | Dialect::BedrockConverse => matches!(self, Self::Chat | Self::Image | Self::Speech | Self::Transcription),
+            Dialect::BedrockInvoke => !matches!(self, Self::Realtime),
+            Dialect::OpenaiCompletions => matches!(self, Self::Chat | Self::Completion),
+            Dialect::OpenaiEmbeddings | Dialect::GeminiEmbed | Dialect::CohereEmbed => self == Self::Embedding,
+            Dialect::OpenaiImages => self == Self::Image,
+            Dialect::OpenaiSpeech => self == Self::Speech,
+            Dialect::OpenaiTranscription => self == Self::Transcription,
+            Dialect::OpenaiModerations => self == Self::Moderation,
+            Dialect::CohereRerank => self == Self::Rerank,
+            Dialect::OpenaiRealtime => self == Self::Realtime,
+        }
     }
 }
 
 impl Candidate {
+    /// Whether it can be asked in a dialect.
+    #[must_use]
+    pub fn speaks(&self, dialect: Dialect) -> bool {
+        self.protocol == dialect.protocol() && (self.apis.is_empty() || self.apis.contains(&dialect))
+    }
+
+    /// All versions of its price, those of pictures among them.
+    pub fn price_versions(&self) -> impl Iterator<Item = &PriceVersion> {
+        self.prices
+            .iter()
+            .flat_map(|version| std::iter::once(version).chain(&version.pictures))
+            .map(|version| &**version)
+    }
+
     /// The price in force, if there is one yet.
     #[must_use]
     pub fn price_at(&self, now: EpochMs) -> Option<&Arc<PriceVersion>> {

@@ -5,6 +5,7 @@ mod limit_source;
 pub use limit_source::{LimitSource, Owner};
 
 use crate::money::NanoUsd;
+use crate::objects::ObjectKind;
 use crate::scope::{Scope, Scopes};
 
 /// The closed set of public error codes. `src/error.rs` gives each its status and type.
@@ -177,8 +178,10 @@ pub enum Denied {
     ModelNotFound(String),
     #[error("There is nothing at this path. The API lives below /v1.")]
     NotFound,
-    #[error("This path does not answer {0}. Use {1}.")]
-    MethodNotAllowed(http::Method, http::Method),
+    #[error("No such {}: `{id}`. It does not exist, or it is not your organisation's.", kind.name())]
+    ObjectNotFound { field: &'static str, kind: ObjectKind, id: String },
+    #[error("This path does not answer {asked}. Use {}.", method_names(answered))]
+    MethodNotAllowed { asked: http::Method, answered: &'static [http::Method] },
     #[error("The request body did not arrive in time. Send it without pauses.")]
     RequestTimeout,
     #[error("The request body is larger than {0} bytes.")]
@@ -201,6 +204,8 @@ pub enum Denied {
     UpstreamTimeout,
     #[error("The key can't be looked up now. Try again shortly.")]
     LimitsUnavailable,
+    #[error("Whose objects the request names can't be looked up now. Try again shortly.")]
+    OwnersUnavailable,
     #[error("The call can't be written down now, so it was not sent. Try again shortly.")]
     StoreUnavailable,
     #[error("The gateway has as much work as it may hold. Try again shortly.")]
@@ -213,6 +218,11 @@ pub enum Denied {
     CostUnbounded,
     #[error("Calls of this route can't be metered, and a limit holds. Use another route, or a key without limits.")]
     RouteUnmetered,
+}
+
+fn method_names(methods: &[http::Method]) -> String {
+    let names: Vec<_> = methods.iter().map(http::Method::as_str).collect();
+    names.join(" or ")
 }
 
 fn scope_names(scopes: &[Scope]) -> String {
@@ -241,8 +251,8 @@ impl Denied {
             Self::ModelNotAllowed(_) => Code::ModelNotAllowed,
             Self::ProviderNotAllowed(_) => Code::ProviderNotAllowed,
             Self::ModelNotFound(_) => Code::ModelNotFound,
-            Self::NotFound => Code::NotFound,
-            Self::MethodNotAllowed(..) => Code::MethodNotAllowed,
+            Self::NotFound | Self::ObjectNotFound { .. } => Code::NotFound,
+            Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
             Self::RequestTimeout => Code::RequestTimeout,
             Self::BodyTooLarge(_) => Code::BodyTooLarge,
             Self::UnsupportedEncoding => Code::UnsupportedEncoding,
@@ -253,7 +263,7 @@ impl Denied {
             Self::UpstreamFailed => Code::UpstreamFailed,
             Self::UpstreamTimeout => Code::UpstreamTimeout,
             Self::LimitsUnavailable => Code::LimitsUnavailable,
-            Self::StoreUnavailable => Code::StoreUnavailable,
+            Self::OwnersUnavailable | Self::StoreUnavailable => Code::StoreUnavailable,
             Self::Overloaded => Code::Overloaded,
             Self::ShuttingDown => Code::ShuttingDown,
             Self::CostUnbounded => Code::CostUnbounded,
@@ -285,7 +295,8 @@ impl Denied {
             | Self::ProviderNotAllowed(_)
             | Self::ModelNotFound(_)
             | Self::NotFound
-            | Self::MethodNotAllowed(..)
+            | Self::ObjectNotFound { .. }
+            | Self::MethodNotAllowed { .. }
             | Self::RequestTimeout
             | Self::BodyTooLarge(_)
             | Self::UnsupportedEncoding
@@ -296,6 +307,7 @@ impl Denied {
             | Self::UpstreamFailed
             | Self::UpstreamTimeout
             | Self::LimitsUnavailable
+            | Self::OwnersUnavailable
             | Self::StoreUnavailable
             | Self::Overloaded
             | Self::ShuttingDown => None,

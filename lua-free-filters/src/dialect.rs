@@ -1,8 +1,22 @@
 //! What differs between protocols: one enum, one match per question.
 
 pub mod anthropic;
+pub mod bedrock;
+pub mod bedrock_invoke;
+pub mod cohere;
+mod figures;
+pub mod gemini;
 pub mod openai_chat;
+pub mod openai_realtime;
+pub mod openai_responses;
+mod openai_usage;
+pub mod plain;
+mod request;
+mod stream;
 
+pub use stream::{FrameStream, Stream};
+
+use crate::answer_scan::{Found, Wanted};
 use crate::denied::Code;
 use crate::id::CallId;
 use crate::tally::Tally;
@@ -11,7 +25,48 @@ use crate::usage::Usage;
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 
-/// A protocol that clients and providers speak.
+/// The place of a report of failure among the members that any dialect wants.
+pub(crate) const ERROR: usize = 0;
+
+/// A family of APIs: how errors look, where credentials stand, which of its [`Dialect`]s a provider speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// OpenAI's, and all that are compatible.
+    Openai,
+    /// Anthropic's.
+    Anthropic,
+    /// Gemini's.
+    Gemini,
+    /// Cohere's, version 2.
+    Cohere,
+    /// Amazon Bedrock's runtime.
+    Bedrock,
+}
+
+impl Protocol {
+    /// Every protocol.
+    pub const ALL: [Self; 5] = [Self::Openai, Self::Anthropic, Self::Gemini, Self::Cohere, Self::Bedrock];
+
+    /// The name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Cohere => "cohere",
+            Self::Bedrock => "bedrock",
+        }
+    }
+
+    /// The protocol of that name in the configuration.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+}
+
+/// The language of one API's requests and answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Dialect {
@@ -19,6 +74,40 @@ pub enum Dialect {
     OpenaiChat = 1,
     /// Anthropic messages.
     Anthropic = 2,
+    /// OpenAI responses.
+    OpenaiResponses = 3,
+    /// OpenAI completions, the API before chat.
+    OpenaiCompletions = 4,
+    /// OpenAI embeddings.
+    OpenaiEmbeddings = 5,
+    /// OpenAI images: generations, edits, variations.
+    OpenaiImages = 6,
+    /// OpenAI speech.
+    OpenaiSpeech = 7,
+    /// OpenAI transcriptions and translations.
+    OpenaiTranscription = 8,
+    /// OpenAI moderations.
+    OpenaiModerations = 9,
+    /// Anthropic's count of a message's tokens.
+    AnthropicCount = 10,
+    /// Gemini `generateContent` and `streamGenerateContent`.
+    GeminiGenerate = 11,
+    /// Gemini `countTokens`.
+    GeminiCount = 12,
+    /// Gemini `embedContent` and `batchEmbedContents`.
+    GeminiEmbed = 13,
+    /// Cohere chat.
+    CohereChat = 14,
+    /// Cohere embed.
+    CohereEmbed = 15,
+    /// Cohere rerank.
+    CohereRerank = 16,
+    /// Bedrock `converse` and `converse-stream`.
+    BedrockConverse = 17,
+    /// Bedrock `invoke` and `invoke-with-response-stream`: the model's own language in Bedrock's frames.
+    BedrockInvoke = 18,
+    /// OpenAI realtime: events over a WebSocket.
+    OpenaiRealtime = 19,
 }
 
 /// What an event of a stream is, as far as the relay must know.
@@ -30,25 +119,151 @@ pub enum Event {
     UsageOnly,
     /// The protocol's last event.
     Final,
+    /// The last event that says anything; some providers send a `[DONE]` or late figures behind it.
+    Closing,
     /// The provider reports a failure.
     Error,
 }
 
 impl Dialect {
-    /// The beginning of a stream of events.
+    /// Every dialect.
+    pub const ALL: [Self; 19] = [
+        Self::OpenaiChat,
+        Self::Anthropic,
+        Self::OpenaiResponses,
+        Self::OpenaiCompletions,
+        Self::OpenaiEmbeddings,
+        Self::OpenaiImages,
+        Self::OpenaiSpeech,
+        Self::OpenaiTranscription,
+        Self::OpenaiModerations,
+        Self::AnthropicCount,
+        Self::GeminiGenerate,
+        Self::GeminiCount,
+        Self::GeminiEmbed,
+        Self::CohereChat,
+        Self::CohereEmbed,
+        Self::CohereRerank,
+        Self::BedrockConverse,
+        Self::BedrockInvoke,
+        Self::OpenaiRealtime,
+    ];
+
+    /// The family that it belongs to.
     #[must_use]
-    pub fn stream(self) -> Stream {
+    pub fn protocol(self) -> Protocol {
         match self {
-            Self::OpenaiChat => Stream::OpenaiChat(openai_chat::Stream::default()),
-            Self::Anthropic => Stream::Anthropic(anthropic::Stream::default()),
+            Self::OpenaiChat
+            | Self::OpenaiResponses
+            | Self::OpenaiCompletions
+            | Self::OpenaiEmbeddings
+            | Self::OpenaiImages
+            | Self::OpenaiSpeech
+            | Self::OpenaiTranscription
+            | Self::OpenaiModerations
+            | Self::OpenaiRealtime => Protocol::Openai,
+            Self::Anthropic | Self::AnthropicCount => Protocol::Anthropic,
+            Self::GeminiGenerate | Self::GeminiCount | Self::GeminiEmbed => Protocol::Gemini,
+            Self::CohereChat | Self::CohereEmbed | Self::CohereRerank => Protocol::Cohere,
+            Self::BedrockConverse | Self::BedrockInvoke => Protocol::Bedrock,
         }
     }
 
-    /// Reads the members `usage` and `service_tier` of a whole answer into the tally.
-    pub fn read_answer(self, usage: Option<&[u8]>, service_tier: Option<&[u8]>, tally: &mut Tally) {
+    /// The name in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
-            Self::OpenaiChat => openai_chat::read_answer(usage, service_tier, tally),
-            Self::Anthropic => anthropic::read_answer(usage, service_tier, tally),
+            Self::OpenaiChat | Self::CohereChat => "chat",
+            Self::Anthropic => "messages",
+            Self::OpenaiResponses => "responses",
+            Self::OpenaiCompletions => "completions",
+            Self::OpenaiEmbeddings | Self::GeminiEmbed | Self::CohereEmbed => "embeddings",
+            Self::OpenaiImages => "images",
+            Self::OpenaiSpeech => "speech",
+            Self::OpenaiTranscription => "transcription",
+            Self::OpenaiModerations => "moderations",
+            Self::AnthropicCount | Self::GeminiCount => "count_tokens",
+            Self::GeminiGenerate => "generate_content",
+            Self::CohereRerank => "rerank",
+            Self::BedrockConverse => "converse",
+            Self::BedrockInvoke => "invoke",
+            Self::OpenaiRealtime => "realtime",
+        }
+    }
+
+    /// What of a whole answer is read. The first is a report of failure.
+    #[must_use]
+    pub fn wanted(self) -> &'static [Wanted] {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => openai_chat::WANTED,
+            Self::OpenaiResponses => openai_responses::WANTED,
+            Self::OpenaiEmbeddings
+            | Self::OpenaiImages
+            | Self::OpenaiSpeech
+            | Self::OpenaiTranscription
+            | Self::OpenaiModerations
+            | Self::OpenaiRealtime
+            | Self::CohereEmbed
+            | Self::CohereRerank
+            | Self::AnthropicCount
+            | Self::GeminiCount => plain::WANTED,
+            Self::Anthropic => anthropic::WANTED,
+            Self::GeminiGenerate | Self::GeminiEmbed => gemini::WANTED,
+            Self::CohereChat => cohere::WANTED,
+            Self::BedrockConverse => bedrock::WANTED,
+            Self::BedrockInvoke => bedrock_invoke::WANTED,
+        }
+    }
+
+    /// Reads what was found of [`Self::wanted`] in a whole answer into the tally.
+    pub fn read_answer(self, found: &Found, tally: &mut Tally) {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => {
+                openai_chat::read_answer(found, tally);
+            }
+            Self::OpenaiResponses => openai_responses::read_answer(found, tally),
+            Self::OpenaiEmbeddings
+            | Self::OpenaiImages
+            | Self::OpenaiSpeech
+            | Self::OpenaiTranscription
+            | Self::OpenaiModerations
+            | Self::OpenaiRealtime
+            | Self::CohereEmbed
+            | Self::CohereRerank => plain::read_answer(self, found, tally),
+            // Who asks how much a message would be is not charged.
+            Self::AnthropicCount | Self::GeminiCount if found.value(ERROR).is_some() => {}
+            Self::AnthropicCount | Self::GeminiCount => tally.report(Usage::default(), true),
+            Self::Anthropic => anthropic::read_answer(found, tally),
+            Self::GeminiGenerate | Self::GeminiEmbed => gemini::read_answer(found, tally),
+            Self::CohereChat => cohere::read_answer(found, tally),
+            Self::BedrockConverse => bedrock::read_answer(found, tally),
+            Self::BedrockInvoke => bedrock_invoke::read_answer(found, tally),
+        }
+    }
+
+    /// Whether an answer is text, so that what was relayed of it stands for its tokens where it has no figures.
+    #[must_use]
+    pub fn answers_in_text(self) -> bool {
+        match self {
+            Self::OpenaiChat
+            | Self::OpenaiResponses
+            | Self::OpenaiCompletions
+            | Self::OpenaiTranscription
+            | Self::Anthropic
+            | Self::GeminiGenerate
+            | Self::CohereChat
+            | Self::BedrockConverse
+            | Self::BedrockInvoke => true,
+            Self::OpenaiEmbeddings
+            | Self::OpenaiImages
+            | Self::OpenaiSpeech
+            | Self::OpenaiModerations
+            | Self::OpenaiRealtime
+            | Self::AnthropicCount
+            | Self::GeminiCount
+            | Self::GeminiEmbed
+            | Self::CohereEmbed
+            | Self::CohereRerank => false,
         }
     }
 
@@ -56,47 +271,24 @@ impl Dialect {
     #[must_use]
     pub fn must_ask_for_usage(self) -> bool {
         match self {
-            Self::OpenaiChat => true,
-            Self::Anthropic => false,
-        }
-    }
-
-    /// The protocol of that name in the configuration.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "openai" => Some(Self::OpenaiChat),
-            "anthropic" => Some(Self::Anthropic),
-            _ => None,
-        }
-    }
-}
-
-/// A stream of events as far as it has passed: what of it must be known to end it in the provider's place.
-#[derive(Debug)]
-pub enum Stream {
-    /// OpenAI chat completions.
-    OpenaiChat(openai_chat::Stream),
-    /// Anthropic messages.
-    Anthropic(anthropic::Stream),
-}
-
-impl Stream {
-    /// Reads one event's data into the tally.
-    pub fn read(&mut self, data: &[u8], tally: &mut Tally) -> Event {
-        match self {
-            Self::OpenaiChat(stream) => stream.read(data, tally),
-            Self::Anthropic(stream) => stream.read(data, tally),
-        }
-    }
-
-    /// The events that end the stream here as if its output limit had been reached: clients take an error event for a
-    /// failure. A stream that has not begun becomes a whole one.
-    #[must_use]
-    pub fn cut(&self, cut: &Cut<'_>) -> Vec<u8> {
-        match self {
-            Self::OpenaiChat(stream) => stream.cut(cut),
-            Self::Anthropic(stream) => stream.cut(cut),
+            Self::OpenaiChat | Self::OpenaiCompletions => true,
+            Self::Anthropic
+            | Self::OpenaiResponses
+            | Self::OpenaiEmbeddings
+            | Self::OpenaiImages
+            | Self::OpenaiSpeech
+            | Self::OpenaiTranscription
+            | Self::OpenaiModerations
+            | Self::AnthropicCount
+            | Self::GeminiGenerate
+            | Self::GeminiCount
+            | Self::GeminiEmbed
+            | Self::CohereChat
+            | Self::CohereEmbed
+            | Self::CohereRerank
+            | Self::BedrockConverse
+            | Self::BedrockInvoke
+            | Self::OpenaiRealtime => false,
         }
     }
 }
@@ -197,6 +389,13 @@ mod tests {
             ("\"7\"", None),
         ] {
             assert_eq!(serde_json::from_str::<Count>(text).ok(), count.map(Count), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_dialect_looks_for_failures_first() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.wanted()[ERROR].path, ["error"], "{dialect:?}");
         }
     }
 

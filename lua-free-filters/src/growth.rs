@@ -93,9 +93,9 @@ impl Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{Candidate, InputEstimate, PriceVersion};
+    use crate::catalogue::{Candidate, InputEstimate, Mode, PriceVersion};
     use crate::denied::{LimitSource, Owner};
-    use crate::dialect::Dialect;
+    use crate::dialect::Protocol;
     use crate::id::QuotaId;
     use crate::lease::Terms;
     use crate::memory::{SoleNode, ready};
@@ -118,12 +118,13 @@ mod tests {
         let mut rates = standard;
         rates[Kind::Output as usize] = rate * 3;
         let long_context = Some(LongContext { above_tokens: LONG_TOKENS, rates });
-        let price = Price { from_day: 0, standard, flex: None, priority: None, long_context };
+        let price = Price { standard, long_context, ..Price::default() };
         let price = Arc::new(PriceVersion::new(price));
         let candidate = Candidate {
             number: 0,
             provider: "p".into(),
-            dialect: Dialect::OpenaiChat,
+            protocol: Protocol::Openai,
+            apis: Arc::new([]),
             model: "m-1".into(),
             priority: 0,
             weight: 1,
@@ -138,6 +139,7 @@ mod tests {
             output_tokens_max: 1_000_000,
             output_limit_field: "max_tokens".into(),
             output_limit_min: 1,
+            mode: Mode::Chat,
             hidden_output: false,
             candidates: vec![candidate],
         };

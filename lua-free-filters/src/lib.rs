@@ -3,9 +3,10 @@
 //!
 //! Read [`pipeline`] first: the stages of a call. Then one step per file:
 //!
-//! - [`scope`] routes and scopes · [`request_head`] what is read of a request · `authenticate` · [`resolve`] · [`reserve`] · [`admit`] · `growth` · [`settle`]
-//! - [`meter`] counts an answer: [`sse`] cuts events, [`answer_scan`] reads whole bodies, [`dialect`] knows each protocol,
-//!   [`tally`] keeps the figures
+//! - [`route`] the table of routes · [`scope`] · [`request_head`] what is read of a request · `authenticate` · [`resolve`] · [`reserve`] (`units`: what is billed beside tokens) · [`admit`] · `growth` · [`settle`]
+//! - [`meter`] counts an answer: [`sse`] cuts events, [`event_stream`] cuts frames, [`answer_scan`] reads whole bodies,
+//!   [`dialect`] knows each protocol, [`tally`] keeps the figures
+//! - [`objects`] what providers store, and whose it is
 //! - the nouns: [`key`] [`money`] [`usage`] [`price`] [`catalogue`] [`quota`] [`lease`] [`window`] [`time`] [`id`] [`denied`]
 //! - [`ports`] what the decisions ask of the world; [`memory`] the same in memory, for tests
 
@@ -15,6 +16,7 @@ mod authenticate;
 pub mod catalogue;
 pub mod denied;
 pub mod dialect;
+pub mod event_stream;
 mod growth;
 pub mod id;
 pub mod key;
@@ -22,6 +24,7 @@ pub mod lease;
 pub mod memory;
 pub mod meter;
 pub mod money;
+pub mod objects;
 pub mod pipeline;
 pub mod ports;
 pub mod price;
@@ -29,10 +32,13 @@ pub mod quota;
 pub mod request_head;
 pub mod reserve;
 pub mod resolve;
+pub mod route;
 pub mod scope;
 pub mod settle;
 pub mod sse;
 pub mod tally;
 pub mod time;
+mod units;
 pub mod usage;
+pub mod websocket;
 pub mod window;

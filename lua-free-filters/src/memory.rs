@@ -1,11 +1,14 @@
 //! The ports in memory: what tests and benches hold the real ones against.
 
 mod authority;
+mod objects;
 
 pub use authority::{MemoryAuthority, SoleNode};
+pub use objects::MemoryObjects;
 
 use crate::id::CallId;
 use crate::key::{Key, Lookup};
+use crate::objects::Object;
 use crate::ports::{
     Amendment, Durable, FailedAttempt, Intent, Journal, JournalFull, Keys, OpenCall, Progress, StoreUnavailable,
     Terminal,
@@ -43,6 +46,8 @@ pub struct Written {
     pub attempts: Vec<FailedAttempt>,
     /// What came after calls' ends.
     pub amendments: Vec<Amendment>,
+    /// Whose objects are.
+    pub claims: Vec<Object>,
 }
 
 impl MemoryJournal {
@@ -76,6 +81,11 @@ impl Journal for MemoryJournal {
 
     fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull> {
         self.lock().amendments.push(amendment.clone());
+        Ok(())
+    }
+
+    fn claim(&self, object: &Object) -> Result<(), JournalFull> {
+        self.lock().claims.push(object.clone());
         Ok(())
     }
 

@@ -1,12 +1,17 @@
 //! The meter of one answer: reads what passes, counts it, and says which bytes may leave.
 
-use crate::answer_scan::AnswerScanner;
-use crate::dialect::{Cut, Dialect, Event, Stream};
-use crate::sse::{EventScanner, Verdict};
-use crate::tally::Tally;
-use bytes::Bytes;
+mod elements;
+mod stream;
 
-/// Reads one answer, a stream of events or a whole body.
+use crate::answer_scan::AnswerScanner;
+use crate::dialect::{Cut, Dialect, ERROR, FrameStream, Stream};
+use crate::tally::Tally;
+use crate::usage::Usage;
+use bytes::Bytes;
+use elements::Elements;
+use stream::{Events, Frames};
+
+/// Reads one answer: a stream or a whole body.
 #[derive(Debug)]
 pub struct Meter {
     reading: Reading,
@@ -15,8 +20,10 @@ pub struct Meter {
 
 #[derive(Debug)]
 enum Reading {
-    Events { scanner: EventScanner, stream: Stream, withhold_usage: bool, seen: Seen },
-    Answer { scanner: AnswerScanner, dialect: Dialect },
+    Events(Events),
+    Frames(Frames),
+    Elements(Box<Elements>),
+    Answer { scanner: Box<AnswerScanner>, dialect: Dialect, told: Option<Usage> },
 }
 
 /// What a stream has shown so far.
@@ -28,33 +35,69 @@ pub struct Seen {
     pub error_first: bool,
     /// The provider reported a failure.
     pub error: bool,
+    /// The last event that says anything has come; it waits for the end of the body.
+    pub closing: bool,
     /// The protocol's last event.
     pub finished: bool,
 }
 
 impl Meter {
+    /// The meter of an answer with this `Content-Type`. `streamed` is whether the request asked for a stream: Gemini's may be
+    /// a JSON array. With `withhold_usage` the usage event that the client did not ask for is taken out.
+    #[must_use]
+    pub fn of(dialect: Dialect, content_type: &[u8], streamed: bool, withhold_usage: bool) -> Self {
+        let is = |kind: &[u8]| content_type.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind));
+        if is(b"text/event-stream") {
+            return Self::of_events(dialect, withhold_usage);
+        }
+        if is(b"application/vnd.amazon.eventstream")
+            && let Some(stream) = FrameStream::of(dialect)
+        {
+            return Self::reading(Reading::Frames(Frames::new(stream)));
+        }
+        if streamed && dialect == Dialect::GeminiGenerate && is(b"application/json") {
+            return Self::reading(Reading::Elements(Box::default()));
+        }
+        Self::of_answer(dialect)
+    }
+
     /// A meter of a stream of events. With `withhold_usage` the usage event that the client did not ask for is taken out.
     #[must_use]
     pub fn of_events(dialect: Dialect, withhold_usage: bool) -> Self {
-        let (scanner, stream) = (EventScanner::default(), dialect.stream());
-        let reading = Reading::Events { scanner, stream, withhold_usage, seen: Seen::default() };
-        Self { reading, tally: Tally::default() }
+        Self::reading(Reading::Events(Events::new(Stream::of(dialect), withhold_usage)))
     }
 
     /// A meter of a whole body.
     #[must_use]
     pub fn of_answer(dialect: Dialect) -> Self {
-        let reading = Reading::Answer { scanner: AnswerScanner::default(), dialect };
+        let scanner = Box::new(AnswerScanner::new(dialect.wanted()));
+        Self::reading(Reading::Answer { scanner, dialect, told: None })
+    }
+
+    fn reading(reading: Reading) -> Self {
         Self { reading, tally: Tally::default() }
+    }
+
+    /// Whether the answer is a stream, each event of which leaves as it comes.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        !matches!(self.reading, Reading::Answer { .. })
+    }
+
+    /// Tells the meter of a whole answer what its headers count: it holds if the body has no figures. Bedrock sends
+    /// [`INPUT_TOKENS_HEADER`](crate::dialect::bedrock_invoke::INPUT_TOKENS_HEADER) and its like.
+    pub fn tell(&mut self, usage: Usage) {
+        if let Reading::Answer { told, .. } = &mut self.reading {
+            *told = Some(usage);
+        }
     }
 
     /// Reads the next chunk; returns the bytes that may leave now. After the protocol's last event nothing leaves.
     pub fn feed(&mut self, chunk: Bytes) -> Bytes {
-        let tally = &mut self.tally;
         match &mut self.reading {
-            Reading::Events { scanner, stream, withhold_usage, seen } => {
-                scanner.feed(chunk, &mut |data| read_event(stream, data, *withhold_usage, seen, tally))
-            }
+            Reading::Events(events) => events.feed(chunk, &mut self.tally),
+            Reading::Frames(frames) => frames.feed(chunk, &mut self.tally),
+            Reading::Elements(elements) => elements.feed(chunk, &mut self.tally),
             Reading::Answer { scanner, .. } => {
                 scanner.feed(&chunk);
                 chunk
@@ -64,37 +107,47 @@ impl Meter {
 
     /// Reads the end of the body; returns the bytes that were held back.
     pub fn finish(&mut self) -> Bytes {
-        let tally = &mut self.tally;
         match &mut self.reading {
-            Reading::Events { scanner, stream, withhold_usage, seen } => {
-                scanner.finish(&mut |data| read_event(stream, data, *withhold_usage, seen, tally))
-            }
+            Reading::Events(events) => events.finish(&mut self.tally),
+            Reading::Frames(frames) => frames.finish(),
+            Reading::Elements(elements) => elements.finish(&mut self.tally),
             Reading::Answer { scanner, .. } => {
-                let bytes = if scanner.found().error.is_none() { scanner.bytes() } else { 0 };
+                let bytes = if scanner.found().value(ERROR).is_none() { scanner.bytes() } else { 0 };
                 self.break_off(bytes);
                 Bytes::new()
             }
         }
     }
 
-    /// Reads the end of an answer that was broken off. Figures that have passed count; of a whole body without them, the
-    /// bytes that the client was sent stand for its text. Of a stream, what has passed is counted already.
+    /// Reads the end of an answer that was broken off. Figures that have passed count; of a whole text without them, the
+    /// bytes that the client was sent stand for its tokens. Of a stream, what has passed is counted already.
     pub fn break_off(&mut self, relayed_bytes: u64) {
-        let Reading::Answer { scanner, dialect } = &self.reading else { return };
-        let found = scanner.found();
-        dialect.read_answer(found.usage.as_deref(), found.service_tier.as_deref(), &mut self.tally);
-        if self.tally.reported.is_none() {
-            self.tally.text_bytes = relayed_bytes;
+        let Reading::Answer { scanner, dialect, told } = &self.reading else { return };
+        let tally = &mut self.tally;
+        dialect.read_answer(scanner.found(), tally);
+        if tally.reported.is_some() {
+            return;
+        }
+        match told {
+            Some(usage) => tally.report(*usage, true),
+            None if dialect.answers_in_text() => tally.text_bytes = relayed_bytes,
+            None => {}
         }
     }
 
-    /// Whether the stream can be cut here: it is one, and no event is half on its way.
+    /// Whether the stream can be cut here: it is one whose end we can write, no event is half on its way, and its own
+    /// end has not come.
     #[must_use]
     pub fn can_be_cut(&self) -> bool {
-        match &self.reading {
-            Reading::Events { scanner, seen, .. } => !seen.finished && !scanner.is_within_event(),
-            Reading::Answer { .. } => false,
-        }
+        let seen = self.seen();
+        let is_open = !seen.finished && !seen.closing;
+        is_open
+            && match &self.reading {
+                Reading::Events(events) => events.can_be_cut(),
+                Reading::Frames(frames) => frames.can_be_cut(),
+                Reading::Elements(elements) => elements.can_be_cut(),
+                Reading::Answer { .. } => false,
+            }
     }
 
     /// The events that end the stream here, as [`Stream::cut`] has them; nothing for a whole body. What waits for the
@@ -102,7 +155,9 @@ impl Meter {
     #[must_use]
     pub fn cut(&self, cut: &Cut<'_>) -> Bytes {
         match &self.reading {
-            Reading::Events { stream, .. } => stream.cut(cut).into(),
+            Reading::Events(events) => events.cut(cut).into(),
+            Reading::Frames(frames) => frames.cut(cut).into(),
+            Reading::Elements(elements) => elements.cut(cut).into(),
             Reading::Answer { .. } => Bytes::new(),
         }
     }
@@ -117,8 +172,21 @@ impl Meter {
     #[must_use]
     pub fn seen(&self) -> Seen {
         match &self.reading {
-            Reading::Events { seen, .. } => *seen,
+            Reading::Events(events) => events.seen(),
+            Reading::Frames(frames) => frames.seen(),
+            Reading::Elements(elements) => elements.seen(),
             Reading::Answer { .. } => Seen::default(),
+        }
+    }
+
+    /// Bytes that wait in the meter, for the end of their event or of the body.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.reading {
+            Reading::Events(events) => events.held_bytes(),
+            Reading::Frames(frames) => frames.held_bytes(),
+            Reading::Elements(elements) => elements.held_bytes(),
+            Reading::Answer { .. } => 0,
         }
     }
 
@@ -126,205 +194,11 @@ impl Meter {
     #[must_use]
     pub fn is_error_answer(&self) -> bool {
         match &self.reading {
-            Reading::Events { .. } => false,
-            Reading::Answer { scanner, .. } => scanner.found().error.is_some() && self.tally.reported.is_none(),
-        }
-    }
-}
-
-fn read_event(stream: &mut Stream, data: &[u8], withhold_usage: bool, seen: &mut Seen, tally: &mut Tally) -> Verdict {
-    if seen.finished {
-        // The call is settled before its last event leaves, so nothing after it may count or pass.
-        return Verdict::Withhold;
-    }
-    let event = stream.read(data, tally);
-    let first = !seen.any;
-    seen.any = true;
-    match event {
-        Event::Ordinary => Verdict::Relay,
-        Event::UsageOnly if withhold_usage => Verdict::Withhold,
-        Event::UsageOnly => Verdict::Relay,
-        Event::Final => {
-            seen.finished = true;
-            Verdict::Relay
-        }
-        Event::Error => {
-            seen.error = true;
-            seen.error_first |= first;
-            Verdict::Relay
+            Reading::Events(_) | Reading::Frames(_) | Reading::Elements(_) => false,
+            Reading::Answer { scanner, .. } => scanner.found().value(ERROR).is_some() && self.tally.reported.is_none(),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::denied::Code;
-    use crate::id::CallId;
-    use crate::time::EpochMs;
-    use crate::usage::Usage;
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"one\"}}],\"usage\":null}\n\n\
-        data: {\"choices\":[{\"delta\":{\"content\":\" two\"}}],\"usage\":null}\n\n\
-        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2}}\n\n\
-        data: [DONE]\n\n";
-
-    fn pass(meter: &mut Meter, stream: &str, cuts: &[usize]) -> String {
-        let mut out = Vec::new();
-        let mut from = 0;
-        for to in cuts.iter().copied().chain([stream.len()]) {
-            let to = to.clamp(from, stream.len());
-            out.extend_from_slice(&meter.feed(Bytes::copy_from_slice(&stream.as_bytes()[from..to])));
-            from = to;
-        }
-        out.extend_from_slice(&meter.finish());
-        String::from_utf8(out).expect("whole events")
-    }
-
-    #[test]
-    fn the_usage_event_is_taken_out_if_the_client_did_not_ask() {
-        for (withhold, events) in [(true, 3), (false, 4)] {
-            let mut meter = Meter::of_events(Dialect::OpenaiChat, withhold);
-            let out = pass(&mut meter, STREAM, &[]);
-            assert_eq!(out.matches("data:").count(), events);
-            assert_eq!(out.contains("prompt_tokens"), !withhold);
-            assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
-            assert!(meter.seen().finished);
-        }
-    }
-
-    #[test]
-    fn nothing_passes_after_the_last_event() {
-        let mut meter = Meter::of_events(Dialect::OpenaiChat, false);
-        let late = format!(
-            "{STREAM}data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":1}}}}\n\ndata: [DONE]\n\n"
-        );
-        assert_eq!(pass(&mut meter, &late, &[]), STREAM);
-        assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
-    }
-
-    #[test]
-    fn a_failure_in_the_first_event_is_told_apart() {
-        let mut meter = Meter::of_events(Dialect::OpenaiChat, false);
-        pass(&mut meter, "data: {\"error\":{\"message\":\"no\"}}\n\n", &[]);
-        assert!(meter.seen().error_first);
-        let mut meter = Meter::of_events(Dialect::OpenaiChat, false);
-        pass(&mut meter, "data: {\"choices\":[]}\n\ndata: {\"error\":{\"message\":\"no\"}}\n\n", &[]);
-        assert!(meter.seen().error && !meter.seen().error_first);
-    }
-
-    #[test]
-    fn a_whole_answer_is_counted_at_its_end() {
-        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
-        let body = r#"{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
-        assert_eq!(pass(&mut meter, body, &[9]), body);
-        assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
-        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
-        pass(&mut meter, r#"{"error":{"code":"x"}}"#, &[]);
-        assert!(meter.is_error_answer());
-    }
-
-    fn cut<'a>() -> Cut<'a> {
-        Cut {
-            reason: Code::SpendLimitReached,
-            usage: Usage::of(5, 2),
-            include_usage: true,
-            choices: 1,
-            call: CallId(1),
-            model: "m",
-            at: EpochMs(1_700_000_000_999),
-        }
-    }
-
-    /// The data of the events that clients get when the stream is cut after this much of it.
-    fn events_of_cut(dialect: Dialect, begun: &[u8]) -> Vec<String> {
-        let mut meter = Meter::of_events(dialect, false);
-        let mut out = meter.feed(Bytes::copy_from_slice(begun)).to_vec();
-        assert!(meter.can_be_cut());
-        out.extend_from_slice(&meter.cut(&cut()));
-        let text = String::from_utf8(out).expect("whole events");
-        assert!(text.ends_with("\n\n"), "{text}");
-        let events = text.split_terminator("\n\n").map(|event| event.lines().last().expect("a line"));
-        events.map(|line| line.strip_prefix("data: ").expect("data").to_owned()).collect()
-    }
-
-    #[test]
-    fn a_chat_that_is_cut_anywhere_is_whole() {
-        let stream = &STREAM[..STREAM.find("data: [DONE]").expect("its end")];
-        for at in 0..=stream.len() {
-            let mut events = events_of_cut(Dialect::OpenaiChat, &stream.as_bytes()[..at]);
-            assert_eq!(events.pop().as_deref(), Some("[DONE]"));
-            let events: Vec<Value> = events.iter().map(|data| serde_json::from_str(data).expect("JSON")).collect();
-            let ends = |event: &&Value| event["choices"][0]["finish_reason"] == "length";
-            assert_eq!(events.iter().filter(ends).count(), 1, "{at}: {events:#?}");
-            let usages: Vec<_> = events.iter().filter(|event| event["usage"].is_object()).collect();
-            assert_eq!(usages.len(), 1, "{at}: {events:#?}");
-            assert_eq!(usages[0]["usage"]["completion_tokens"], 2);
-        }
-    }
-
-    #[test]
-    fn a_message_that_is_cut_anywhere_is_whole() {
-        let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n\n\
-            event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{}}\n\n\
-            event: ping\ndata: {\"type\": \"ping\"}\n\n\
-            event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"text\":\"a\"}}\n\n\
-            event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n\
-            event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{}}\n\n\
-            event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":1}\n\n\
-            event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":2}}\n\n";
-        for at in 0..=stream.len() {
-            let events = events_of_cut(Dialect::Anthropic, &stream.as_bytes()[..at]);
-            let events: Vec<Value> = events.iter().map(|data| serde_json::from_str(data).expect("JSON")).collect();
-            let kinds = |kind: &str| events.iter().filter(|event| event["type"] == kind).count();
-            assert_eq!(events.first().map(|event| &event["type"]), Some(&"message_start".into()), "{at}");
-            assert_eq!(events.last().map(|event| &event["type"]), Some(&"message_stop".into()), "{at}");
-            assert_eq!(kinds("content_block_start"), kinds("content_block_stop"), "{at}: {events:#?}");
-            assert_eq!((kinds("message_start"), kinds("message_delta"), kinds("message_stop")), (1, 1, 1), "{at}");
-            let delta = events.iter().find(|event| event["type"] == "message_delta").expect("counted");
-            assert_eq!(delta["usage"]["output_tokens"], 2, "{at}");
-        }
-    }
-
-    #[test]
-    fn an_event_that_is_half_on_its_way_is_not_cut_through() {
-        let mut meter = Meter::of_events(Dialect::OpenaiChat, false);
-        let long = format!("data: {{\"x\":\"{}", "y".repeat(2 * crate::sse::EVENT_BYTES_MAX));
-        assert!(!meter.feed(Bytes::from(long)).is_empty() && !meter.can_be_cut());
-        assert!(!meter.feed(Bytes::from_static(b"\"}\n\ndata: half")).is_empty() && meter.can_be_cut());
-        assert!(!Meter::of_answer(Dialect::OpenaiChat).can_be_cut());
-    }
-
-    #[test]
-    fn of_a_body_that_breaks_off_figures_count_or_what_was_relayed() {
-        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
-        meter.feed(Bytes::from_static(br#"{"usage":{"prompt_tokens":5,"completion_tokens":2},"choices":["#));
-        meter.break_off(400);
-        assert_eq!(meter.tally().usage(9, 1_000), (Usage::of(5, 2), false));
-        let mut meter = Meter::of_answer(Dialect::OpenaiChat);
-        meter.feed(Bytes::from_static(br#"{"choices":["#));
-        meter.break_off(400);
-        assert_eq!(meter.tally().usage(9, 1_000), (Usage::of(9, 100), true));
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_gives_the_same_count_and_bytes(cuts in prop::collection::vec(0usize..400, 0..30), withhold: bool) {
-            let mut cuts = cuts;
-            cuts.sort_unstable();
-            let (mut whole, mut cut) = (Meter::of_events(Dialect::OpenaiChat, withhold), Meter::of_events(Dialect::OpenaiChat, withhold));
-            prop_assert_eq!(pass(&mut whole, STREAM, &[]), pass(&mut cut, STREAM, &cuts));
-            prop_assert_eq!(whole.tally(), cut.tally());
-        }
-
-        #[test]
-        fn the_models_words_never_change_the_count(words in ".*") {
-            let event = serde_json::json!({"choices": [{"delta": {"content": words}}], "usage": null});
-            let mut meter = Meter::of_events(Dialect::OpenaiChat, true);
-            pass(&mut meter, &format!("data: {event}\n\n{STREAM}"), &[]);
-            prop_assert_eq!(meter.tally().usage(0, 1_000), (Usage::of(5, 2), false));
-        }
-    }
-}
+mod tests;

@@ -9,12 +9,13 @@ use crate::denied::Denied;
 use crate::growth::Growth;
 use crate::id::CallId;
 use crate::key::{Key, Pepper};
-use crate::ports::{Authority, FailedAttempt, Intent, Keys, OpenCall, Outcome, Terminal};
+use crate::objects::{self, SharedObjects};
+use crate::ports::{Authority, FailedAttempt, Intent, Keys, Objects, OpenCall, Outcome, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
 use crate::reserve::Need;
 use crate::resolve::Choice;
-use crate::scope::Route;
+use crate::route::Target;
 use crate::settle::{Charged, End};
 use crate::tally::Tally;
 use crate::time::EpochMs;
@@ -27,7 +28,7 @@ pub struct Received {
     /// The call, named by us.
     pub call: CallId,
     /// What is asked for.
-    pub route: Route,
+    pub target: Target,
     /// When it came.
     pub at: EpochMs,
 }
@@ -45,7 +46,7 @@ impl Received {
         let found = keys.find(lookup).await.map_err(|_| Denied::LimitsUnavailable)?;
         let key = found.ok_or(Denied::InvalidApiKey)?;
         authenticate::is_usable(&key, self.at)?;
-        authenticate::may_take(&key, self.route)?;
+        authenticate::may_take(&key, self.target.route)?;
         Ok(Authenticated { received: self, key })
     }
 }
@@ -64,12 +65,46 @@ impl Authenticated {
         &self.key
     }
 
-    /// Finds the model, and the candidates that may serve it to this key.
-    pub fn resolve(self, head: RequestHead, catalogue: &Catalogue) -> Result<Resolved, Denied> {
-        let Received { route, at, .. } = self.received;
-        let (model, choices) = resolve::choose(&self.key, catalogue, &head.model, route.dialect(), at)?;
-        Ok(Resolved { authenticated: self, head, model, choices })
+    /// What is asked for.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.received.target
     }
+
+    /// Finds the model, and the candidates that may serve it to this key: where the request names stored objects, only those who
+    /// have them.
+    pub async fn resolve(
+        self,
+        head: RequestHead,
+        catalogue: &Catalogue,
+        stored: &Stored<'_>,
+    ) -> Result<Resolved, Denied> {
+        let Received { target, at, .. } = &self.received;
+        let (model, mut choices) = resolve::choose(&self.key, catalogue, (&head.model, target), *at)?;
+        choices.iter_mut().for_each(|choice| choice.price = choice.price.for_picture(&head.picture));
+        let mut credential = None;
+        if let Some(first) = head.references.first() {
+            let ids: Vec<&str> = head.references.iter().map(|reference| &*reference.id).collect();
+            let owned = stored.objects.owned(self.key.org, &ids).await.map_err(|_| Denied::OwnersUnavailable)?;
+            if let Some(pin) = objects::pin(&head.references, &owned, stored.shared)? {
+                choices.retain(|choice| pin.providers.contains(&model.candidates[choice.index].provider));
+                credential = pin.credential;
+            }
+            if choices.is_empty() {
+                return Err(first.unknown());
+            }
+        }
+        Ok(Resolved { authenticated: self, head, model, choices, credential })
+    }
+}
+
+/// What is known of stored objects.
+#[derive(Clone, Copy)]
+pub struct Stored<'a> {
+    /// Whose they are.
+    pub objects: &'a dyn Objects,
+    /// Those that everybody may use.
+    pub shared: &'a SharedObjects,
 }
 
 /// A request that somebody may serve.
@@ -79,6 +114,7 @@ pub struct Resolved {
     head: RequestHead,
     model: Arc<Model>,
     choices: Vec<Choice>,
+    credential: Option<u16>,
 }
 
 impl Resolved {
@@ -98,7 +134,7 @@ impl Resolved {
             call: received.call,
             key: key.id,
             org: key.org,
-            route: received.route,
+            route: received.target.route,
             streamed: self.head.streamed,
             model: Arc::clone(&self.model.id),
             provider: Arc::clone(&self.model.candidates[first.index].provider),
@@ -109,16 +145,30 @@ impl Resolved {
             input_estimate: need.input_tokens,
             shares: reservation.shares(),
         };
-        let open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
+        let mut open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
         let clamped = output_limit.map_or(u64::MAX, |limit| limit.saturating_mul(self.head.choices));
         let output_max = need.output_max.min(clamped);
         let need = Need { output_max, output_allowance: need.output_allowance.min(output_max), ..need };
-        let growth = Growth::new(&need, reserved);
+        let mut growth = Growth::new(&need, reserved);
+        let charged = Charged {
+            intent: &intent,
+            model: &self.model,
+            head: &self.head,
+            choice: first,
+            tally: &Tally::default(),
+            output_max,
+        };
+        if let Some(note) = settle::beforehand(&charged, reserved) {
+            growth.notes = note.sequence;
+            open.progress(&note);
+        }
         Ok(Admitted {
             key,
+            target: received.target,
             head: self.head,
             model: self.model,
             choices: self.choices,
+            credential: self.credential,
             intent,
             output_limit,
             output_max,
@@ -149,9 +199,11 @@ pub struct Progress {
 /// A call that is paid for. Whatever happens to it, it is settled once: by [`Admitted::settle`], or when it is dropped.
 pub struct Admitted {
     key: Arc<Key>,
+    target: Target,
     head: RequestHead,
     model: Arc<Model>,
     choices: Vec<Choice>,
+    credential: Option<u16>,
     intent: Intent,
     output_limit: Option<u64>,
     output_max: u64,
@@ -165,6 +217,12 @@ impl Admitted {
     #[must_use]
     pub fn key(&self) -> &Arc<Key> {
         &self.key
+    }
+
+    /// Where it was sent.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// What it asks for.
@@ -189,6 +247,12 @@ impl Admitted {
     #[must_use]
     pub fn candidate(&self, choice: usize) -> &Candidate {
         &self.model.candidates[self.choices[choice].index]
+    }
+
+    /// Which of the provider's credentials must be used, by its place, because it made what the call names.
+    #[must_use]
+    pub fn pinned_credential(&self) -> Option<u16> {
+        self.credential
     }
 
     /// The call as it was written down.
@@ -272,19 +336,21 @@ pub struct Settled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::{InputEstimate, PriceVersion};
+    use crate::catalogue::{InputEstimate, Mode, PriceVersion};
     use crate::denied::{LimitSource, Owner};
-    use crate::dialect::Dialect;
+    use crate::dialect::{Dialect, Protocol};
     use crate::id::{KeyId, OrgId, QuotaId};
     use crate::key::{Glob, Status, Token};
     use crate::lease::Terms;
-    use crate::memory::{MemoryJournal, MemoryKeys, SoleNode, ready};
+    use crate::memory::{MemoryJournal, MemoryKeys, MemoryObjects, SoleNode, ready};
     use crate::money::NanoUsd;
+    use crate::objects::{Object, ObjectKind};
     use crate::ports::Share;
     use crate::price::{Price, Tier};
     use crate::quota::{Chain, Spend};
     use crate::request_head;
     use crate::reserve::Allowances;
+    use crate::route::Route;
     use crate::scope::Scopes;
     use crate::usage::{Kind, Usage};
     use crate::window::Window;
@@ -318,11 +384,12 @@ mod tests {
         let mut standard = [0; Kind::ALL.len()];
         standard[Kind::Input as usize] = 1_000_000;
         standard[Kind::Output as usize] = 10_000_000;
-        let price = Price { from_day: 0, standard, flex: None, priority: None, long_context: None };
+        let price = Price { standard, ..Price::default() };
         let candidate = Candidate {
             number: 0,
             provider: "p".into(),
-            dialect: Dialect::OpenaiChat,
+            protocol: Protocol::Openai,
+            apis: Arc::new([]),
             model: "m-1".into(),
             priority: 0,
             weight: 1,
@@ -337,6 +404,7 @@ mod tests {
             output_tokens_max: 100,
             output_limit_field: "max_tokens".into(),
             output_limit_min: 1,
+            mode: Mode::Chat,
             hidden_output: false,
             candidates: vec![candidate],
         };
@@ -347,15 +415,20 @@ mod tests {
         let pepper = Pepper::new(&[1; 32]).expect("long enough");
         let issued = Token::issue("tg_live", [3; 32]);
         let keys = MemoryKeys([(pepper.lookup(issued.reveal()), Arc::new(key))].into());
-        let received = Received { call: CallId(9), route: Route::ChatCompletions, at: NOW };
+        let received = Received { call: CallId(9), target: Target::of(Route::ChatCompletions), at: NOW };
         let token = token.map(|token| if token == "issued" { issued.reveal() } else { token });
         ready(received.authenticate(token, "tg_live", &pepper, &keys))
     }
 
+    fn resolve(authenticated: Authenticated, head: RequestHead) -> Result<Resolved, Denied> {
+        let (objects, shared) = (MemoryObjects::default(), SharedObjects::default());
+        ready(authenticated.resolve(head, &catalogue(), &Stored { objects: &objects, shared: &shared }))
+    }
+
     fn admitted(journal: &MemoryJournal) -> Admitted {
-        let head = request_head::scan(BODY).expect("valid");
+        let head = request_head::scan(BODY, Dialect::OpenaiChat).expect("valid");
         let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
-        let resolved = authenticated.resolve(head, &catalogue()).expect("a model");
+        let resolved = resolve(authenticated, head).expect("a model");
         let authority = SoleNode::default();
         authority.now.store(NOW.0, std::sync::atomic::Ordering::Relaxed);
         {
@@ -387,21 +460,51 @@ mod tests {
 
     #[test]
     fn only_an_allowed_and_priced_model_is_resolved() {
-        let resolve = |change: fn(&mut Key), name: &str| {
+        let resolved = |change: fn(&mut Key), name: &str| {
             let body = format!(r#"{{"model":"{name}"}}"#);
-            let head = request_head::scan(body.as_bytes()).expect("valid");
-            authenticate(key(change), Some("issued")).expect("a live key").resolve(head, &catalogue()).map(|_| ())
+            let head = request_head::scan(body.as_bytes(), Dialect::OpenaiChat).expect("valid");
+            resolve(authenticate(key(change), Some("issued")).expect("a live key"), head).map(|_| ())
         };
-        assert_eq!(resolve(|_| {}, "alias"), Ok(()));
-        assert_eq!(resolve(|_| {}, "other"), Err(Denied::ModelNotFound("other".to_owned())));
+        assert_eq!(resolved(|_| {}, "alias"), Ok(()));
+        assert_eq!(resolved(|_| {}, "other"), Err(Denied::ModelNotFound("other".to_owned())));
         assert_eq!(
-            resolve(|key| key.models = vec![Glob("x*".into())], "m"),
+            resolved(|key| key.models = vec![Glob("x*".into())], "m"),
             Err(Denied::ModelNotAllowed("m".to_owned()))
         );
         assert_eq!(
-            resolve(|key| key.providers = vec![Glob("x".into())], "m"),
+            resolved(|key| key.providers = vec![Glob("x".into())], "m"),
             Err(Denied::ProviderNotAllowed("m".to_owned()))
         );
+    }
+
+    #[test]
+    fn what_a_call_names_decides_who_serves_it() {
+        let object = |id: &str, org, provider: &str| Object {
+            id: id.into(),
+            kind: ObjectKind::Response,
+            org: OrgId(org),
+            key: KeyId(1),
+            call: CallId(1),
+            provider: provider.into(),
+            credential: 3,
+            at: NOW,
+        };
+        let objects = MemoryObjects::default();
+        for object in [object("mine", 2, "p"), object("elsewhere", 2, "q"), object("foreign", 5, "p")] {
+            objects.claim(&object).expect("room");
+        }
+        let shared = SharedObjects::from([("everybodys".into(), vec!["p".into()])]);
+        let resolved = |id: &str| {
+            let body = format!(r#"{{"model":"m","previous_response_id":"{id}"}}"#);
+            let head = request_head::scan(body.as_bytes(), Dialect::OpenaiChat).expect("valid");
+            let stored = Stored { objects: &objects, shared: &shared };
+            let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
+            ready(authenticated.resolve(head, &catalogue(), &stored)).map(|resolved| resolved.credential)
+        };
+        assert_eq!((resolved("mine"), resolved("everybodys")), (Ok(Some(3)), Ok(None)));
+        for id in ["elsewhere", "foreign", "unknown"] {
+            assert!(matches!(resolved(id), Err(Denied::ObjectNotFound { field: "previous_response_id", .. })), "{id}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! What the decisions ask of the world: who owns a token, and a durable note of what was begun and how it ended.
+//! What the decisions ask of the world: who owns a token or an object, and a durable note of what was begun and how it ended.
 
 use crate::denied::{Code, LimitSource};
 use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use crate::key::{Key, Lookup};
 use crate::money::NanoUsd;
+use crate::objects::Object;
 use crate::price::Tier;
 use crate::quota::Spend;
-use crate::scope::Route;
+use crate::route::Route;
 use crate::time::EpochMs;
 use crate::usage::Usage;
 use async_trait::async_trait;
@@ -25,6 +26,78 @@ pub trait Keys: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store can't be asked now")]
 pub struct StoreUnavailable;
+
+/// Knows what providers store, and whose it is.
+#[async_trait]
+pub trait Objects: Send + Sync {
+    /// Those of some ids that an organisation has, in any order. What is found nowhere is nobody's.
+    async fn owned(&self, org: OrgId, ids: &[&str]) -> Result<Vec<Object>, StoreUnavailable>;
+
+    /// Writes down whose an object is, where `kill -9` can't reach it. Who claims an id of a provider first has it for good.
+    fn claim(&self, object: &Object) -> Result<(), JournalFull>;
+
+    /// Keeps what the provider says of a file, so that it can be listed.
+    async fn describe(&self, file: &Object, description: &Description) -> Result<(), StoreUnavailable>;
+
+    /// Described files of an organisation.
+    async fn files(&self, page: &Page<'_>) -> Result<Files, StoreUnavailable>;
+
+    /// Calls whose answers began since then and go on in the background, and whose processes died.
+    async fn unread(&self, since: EpochMs) -> Result<Vec<Unread>, StoreUnavailable>;
+
+    /// Lets go of an object that the provider has deleted. Its id is never given to another.
+    async fn forget(&self, object: &Object, now: EpochMs) -> Result<(), StoreUnavailable>;
+}
+
+/// A call whose process died before the provider's figures came, and whose answer goes on at the provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The answer: whose it is, and which call it is of.
+    pub response: Object,
+    /// What the call was charged for.
+    pub usage: Usage,
+    /// What it was charged.
+    pub charge: NanoUsd,
+    /// The version of the prices.
+    pub price: PriceId,
+    /// Where the charge went.
+    pub shares: Vec<Share>,
+}
+
+/// What a provider says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Its answer, JSON.
+    pub content: String,
+    /// What the file is for, where it says so.
+    pub purpose: Option<String>,
+}
+
+/// Which files are listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Whose.
+    pub org: OrgId,
+    /// At these providers.
+    pub providers: &'a [Arc<str>],
+    /// For this purpose only.
+    pub purpose: Option<&'a str>,
+    /// Only what follows this id in the list's order, and is not it.
+    pub after: Option<&'a str>,
+    /// Whether the newest come first.
+    pub newest_first: bool,
+    /// Most of them.
+    pub limit: usize,
+}
+
+/// A page of files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// What the providers say of each, JSON.
+    pub contents: Vec<String>,
+    /// Whether others follow.
+    pub has_more: bool,
+}
 
 /// Gives this node credit of quotas of money, so that checks need not ask.
 #[async_trait]
@@ -52,6 +125,9 @@ pub trait Journal: Send + Sync {
 
     /// Writes down usage that came after its call's end. One [`Amendment::sequence`] of a call counts once.
     fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull>;
+
+    /// Writes down whose an object is that a provider has stored.
+    fn claim(&self, object: &Object) -> Result<(), JournalFull>;
 
     /// Where every call's end is to be on disk before the client sees it: resolves when a sync has ended that began
     /// after this was called. A sync that failed resolves it too; it is the journal's to say so. `None` where nobody

@@ -57,6 +57,12 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The same without the quotas of money, for calls that cost nothing.
+    #[must_use]
+    pub fn without_money(&self) -> Self {
+        Self { rates: self.rates.clone(), concurrency: self.concurrency.clone(), spend: Vec::new() }
+    }
+
     /// Takes what a call may need from every quota, or nothing from any; the refusal names the quota.
     pub fn reserve(self: &Arc<Self>, take: &Take<'_>, now: EpochMs) -> Result<Reservation, Denied> {
         let mut taken = Reservation {
@@ -84,6 +90,18 @@ impl Chain {
             taken.held.push(spend.take(amount, now).ok_or_else(|| spend.refusal(amount, now))?);
         }
         Ok(taken)
+    }
+
+    /// Counts a request that calls no model and costs nothing against the rates of requests; one that is refused is not counted.
+    pub fn count_request(&self, now: EpochMs) -> Result<(), Denied> {
+        let counts = |rate: &&Arc<Rate>| rate.counted == Counted::Requests && rate.model.is_none();
+        for (place, rate) in self.rates.iter().filter(counts).enumerate() {
+            if let Err(denied) = rate.take(1, now) {
+                self.rates.iter().filter(counts).take(place).for_each(|taken| taken.adjust(1, 0, now));
+                return Err(denied);
+            }
+        }
+        Ok(())
     }
 
     /// The quotas of money that count calls of a model.

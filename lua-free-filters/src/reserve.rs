@@ -1,12 +1,14 @@
 //! How much is set aside before a call is sent: an estimate for elastic quotas, a bound for strict ones, both at the
 //! dearest candidate that may be tried; and the output limit that makes a bound fit what is left.
 
-use crate::catalogue::{Candidate, Model};
-use crate::dialect::Dialect;
+use crate::catalogue::{Candidate, Mode, Model};
+use crate::dialect::{Dialect, Protocol};
 use crate::money::NanoUsd;
 use crate::price::{CacheWrite, Dearest, Possible, Tier};
 use crate::request_head::RequestHead;
 use crate::resolve::Choice;
+use crate::units;
+use crate::usage::Usage;
 
 /// The operator's word on output limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,23 +47,40 @@ pub struct Clamp {
     pub bound: NanoUsd,
 }
 
+impl Need {
+    /// What costs nothing.
+    const NOTHING: Self = Self {
+        estimate: NanoUsd::ZERO,
+        bound: Some(NanoUsd::ZERO),
+        tokens: 0,
+        input_tokens: 0,
+        input_bound: Some(0),
+        output_allowance: 0,
+        output_max: 0,
+    };
+}
+
 /// The need of a request that any of the choices may serve.
 #[must_use]
 pub fn need(head: &RequestHead, model: &Model, choices: &[Choice], allowances: &Allowances) -> Need {
+    if head.dialect.is_free() {
+        return Need::NOTHING;
+    }
     let allowance = output_allowance(head, model, allowances.output_tokens_max).saturating_mul(head.choices);
+    let units = units::likely(head, model);
     let mut estimate = NanoUsd::ZERO;
     let mut input_tokens = 0;
     for choice in choices {
         let candidate = &model.candidates[choice.index];
         let input = candidate.input_estimate.input_tokens(head);
-        let likely = choice.price.price.likely(input, &possible(head, candidate));
-        estimate = estimate.max(likely.cost(input, allowance, 0));
+        let likely = choice.price.price.likely(input, &possible(head, model, candidate));
+        estimate = estimate.max(likely.cost(input, allowance, &units));
         input_tokens = input_tokens.max(input);
     }
     let bound = Bound::of(head, model, choices);
     Need {
         estimate,
-        bound: bound.as_ref().zip(output_limit(head, model)).map(|(bound, limit)| bound.with(limit)),
+        bound: bound.as_ref().and_then(|bound| Some(bound.with(bound.output_limit()?))),
         tokens: input_tokens.saturating_add(allowance),
         input_tokens,
         input_bound: input_bound(head, model),
@@ -81,6 +100,7 @@ pub fn clamp(
     allowances: &Allowances,
     available: NanoUsd,
 ) -> Option<Clamp> {
+    head.dialect.clamp_field("")?;
     let bound = Bound::of(head, model, choices)?;
     let requested = output_limit(head, model)?;
     let fitting = bound.output_limit_within(available)?;
@@ -103,34 +123,46 @@ struct Bound<'a> {
 impl<'a> Bound<'a> {
     /// None if nothing bounds the input or the tools.
     fn of(head: &'a RequestHead, model: &'a Model, choices: &'a [Choice]) -> Option<Self> {
-        Some(Self { head, model, choices, input: input_bound(head, model)? })
+        let is_bounded = !head.weight.has_unlimited_tool;
+        let free = Self { head, model, choices, input: 0 };
+        let needs_none = || (is_bounded && !free.dearest().any(|dearest| dearest.bills_input())).then_some(0);
+        Some(Self { input: input_bound(head, model).or_else(needs_none)?, ..free })
+    }
+
+    /// The most output tokens of one answer; none are billed where they cost nothing.
+    fn output_limit(&self) -> Option<u64> {
+        let needs_none = || (!self.dearest().any(|dearest| dearest.bills_output())).then_some(0);
+        output_limit(self.head, self.model).or_else(needs_none)
     }
 
     /// The dearest rates of each choice.
     fn dearest(&self) -> impl Iterator<Item = Dearest> {
         self.choices.iter().map(|choice| {
-            choice.price.price.dearest(self.input, &possible(self.head, &self.model.candidates[choice.index]))
+            let possible = possible(self.head, self.model, &self.model.candidates[choice.index]);
+            choice.price.price.dearest(self.input, &possible)
         })
     }
 
-    fn searches(&self) -> u64 {
-        self.head.weight.server_tool_uses
+    /// What may be billed beside tokens.
+    fn units(&self) -> Usage {
+        units::most(self.head, self.model)
     }
 
     /// Output tokens that are billed whatever the limit.
     fn unlimited_output(&self) -> u64 {
-        self.head.weight.predicted_bytes.saturating_mul(self.head.choices)
+        let shown = units::PARTIAL_IMAGE_TOKENS.saturating_mul(self.head.weight.partial_images);
+        self.head.weight.predicted_bytes.saturating_add(shown).saturating_mul(self.head.choices)
     }
 
     fn with(&self, output_limit: u64) -> NanoUsd {
         let output = output_limit.saturating_mul(self.head.choices).saturating_add(self.unlimited_output());
-        let costs = self.dearest().map(|dearest| dearest.cost(self.input, output, self.searches()));
+        let costs = self.dearest().map(|dearest| dearest.cost(self.input, output, &self.units()));
         costs.max().unwrap_or(NanoUsd::ZERO)
     }
 
     fn output_limit_within(&self, available: NanoUsd) -> Option<u64> {
         let of = |dearest: Dearest| {
-            let output = dearest.output_within(available, self.input, self.searches())?;
+            let output = dearest.output_within(available, self.input, &self.units())?;
             Some(output.checked_sub(self.unlimited_output())? / self.head.choices)
         };
         self.dearest().map(of).min().flatten()
@@ -142,6 +174,12 @@ impl<'a> Bound<'a> {
 const TOKENS_OF_INSTRUCTIONS: u64 = 256;
 const TOKENS_OF_TOOL_INSTRUCTIONS: u64 = 1_024;
 
+/// The most tokens that a second of sound makes. Those that are known make between ten (OpenAI) and fifty (Whisper).
+const TOKENS_PER_SOUND_SECOND: u64 = 100;
+/// The most tokens that a picture makes that is to be edited, where the model's context is not known: OpenAI's models make 6 821 of
+/// the largest ("Images and vision", "GPT Image 1", high input fidelity).
+const TOKENS_PER_EDITED_PICTURE: u64 = 8_192;
+
 /// The most input tokens that can be billed. Text makes at most a token a byte; what is not text is as large as the
 /// context can be, anew after each use of a tool that the provider runs.
 fn input_bound(head: &RequestHead, model: &Model) -> Option<u64> {
@@ -150,28 +188,36 @@ fn input_bound(head: &RequestHead, model: &Model) -> Option<u64> {
         return None;
     }
     let instructions = if weight.tools > 0 { TOKENS_OF_TOOL_INSTRUCTIONS } else { TOKENS_OF_INSTRUCTIONS };
-    let text = weight.input_bound().saturating_add(instructions);
+    let sound = weight.sound_ms_max.saturating_mul(TOKENS_PER_SOUND_SECOND).div_ceil(1_000);
+    let text = weight.input_bound().saturating_add(instructions).saturating_add(sound);
     if !weight.has_foreign_input {
         return Some(text);
     }
-    let once = (model.context_tokens > 0).then(|| text.max(model.context_tokens))?;
+    let once = match model.context_tokens {
+        0 if head.dialect == Dialect::OpenaiImages => {
+            text.saturating_add(weight.attachments.saturating_mul(TOKENS_PER_EDITED_PICTURE))
+        }
+        0 => return None,
+        context => text.max(context),
+    };
     Some(once.saturating_mul(weight.server_tool_uses.saturating_add(1)))
 }
 
 /// What a candidate may bill a request as.
-fn possible(head: &RequestHead, candidate: &Candidate) -> Possible {
+fn possible(head: &RequestHead, model: &Model, candidate: &Candidate) -> Possible {
     let weight = &head.weight;
     Possible {
         tier: tier(head, candidate),
-        cache_write: match candidate.dialect {
+        cache_write: match candidate.protocol {
             // OpenAI writes what it likes to its cache and bills it where that has a price ("Prompt caching").
-            Dialect::OpenaiChat => weight.cache_write.max(CacheWrite::FiveMinutes),
-            Dialect::Anthropic => weight.cache_write,
+            Protocol::Openai => weight.cache_write.max(CacheWrite::FiveMinutes),
+            Protocol::Anthropic | Protocol::Gemini | Protocol::Cohere | Protocol::Bedrock => weight.cache_write,
         },
         audio_input: weight.has_audio,
         image_input: weight.has_images,
-        audio_output: weight.wants_audio,
-        image_output: weight.wants_images,
+        // A model that speaks or draws does so unasked.
+        audio_output: weight.wants_audio || model.mode == Mode::Speech,
+        image_output: weight.wants_images || model.mode == Mode::Image,
     }
 }
 
@@ -186,6 +232,9 @@ pub fn tier(head: &RequestHead, candidate: &Candidate) -> Tier {
 
 /// The most output tokens of one answer, if something is known to limit them.
 fn output_limit(head: &RequestHead, model: &Model) -> Option<u64> {
+    if !head.dialect.has_output() {
+        return Some(0);
+    }
     let of_model = (model.output_tokens_max > 0).then_some(model.output_tokens_max);
     [head.output_limit_bound, of_model].into_iter().flatten().min()
 }
@@ -198,6 +247,9 @@ pub(crate) fn output_max(head: &RequestHead, model: &Model) -> u64 {
 /// Output tokens to set aside for one answer: the limit asked for, but no more than `output_tokens_max` where the stream
 /// shows how far it has come or where no limit was named.
 fn output_allowance(head: &RequestHead, model: &Model, output_tokens_max: u64) -> u64 {
+    if let Some((_, tokens)) = units::unwritten_output(head) {
+        return tokens.min(output_limit(head, model).unwrap_or(u64::MAX));
+    }
     let shows_its_output = head.streamed && !model.hidden_output;
     let limit = output_limit(head, model).unwrap_or(output_tokens_max);
     if head.output_limit.is_none() || shows_its_output { limit.min(output_tokens_max) } else { limit }
@@ -209,7 +261,7 @@ mod tests {
     use crate::catalogue::{InputEstimate, PriceVersion};
     use crate::price::{LongContext, Price};
     use crate::request_head::{Rewrite, TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, TOKENS_PER_TOOL, scan};
-    use crate::usage::{Kind, Usage};
+    use crate::usage::Kind;
     use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -218,11 +270,12 @@ mod tests {
     const CONTEXT: u64 = 100_000;
     const ALLOWANCES: Allowances = Allowances { output_tokens_max: 500, clamp_output_tokens_min: 256 };
 
-    fn candidate(number: usize, dialect: Dialect) -> Candidate {
+    fn candidate(number: usize, protocol: Protocol) -> Candidate {
         Candidate {
             number,
             provider: "p".into(),
-            dialect,
+            protocol,
+            apis: Arc::new([]),
             model: "m".into(),
             priority: 0,
             weight: 1,
@@ -240,14 +293,14 @@ mod tests {
             output_tokens_max: 4_000,
             output_limit_field: "max_tokens".into(),
             output_limit_min: 1,
+            mode: Mode::Chat,
             hidden_output: false,
-            candidates: (0..candidates).map(|number| candidate(number, Dialect::Anthropic)).collect(),
+            candidates: (0..candidates).map(|number| candidate(number, Protocol::Anthropic)).collect(),
         }
     }
 
     fn priced(change: impl FnOnce(&mut Price)) -> Choice {
-        let mut price =
-            Price { from_day: 0, standard: [0; Kind::ALL.len()], flex: None, priority: None, long_context: None };
+        let mut price = Price::default();
         price.standard[Kind::Input as usize] = 1_000_000;
         price.standard[Kind::Output as usize] = 10_000_000;
         change(&mut price);
@@ -255,7 +308,7 @@ mod tests {
     }
 
     fn head(body: &Value) -> RequestHead {
-        scan(body.to_string().as_bytes()).expect("a valid body")
+        scan(body.to_string().as_bytes(), Dialect::OpenaiChat).expect("a valid body")
     }
 
     fn need_of(body: &Value, change: impl FnOnce(&mut Price)) -> Need {
@@ -288,6 +341,26 @@ mod tests {
         for one in [json!([1, 2, 3]), json!("text"), json!([])] {
             assert_eq!(head(&json!({"model": "m", "prompt": one})).choices, 1);
         }
+    }
+
+    #[test]
+    fn pictures_are_set_aside_each_at_its_price() {
+        let body = json!({"model": "m", "prompt": "a cat", "n": 3, "size": "1024x1024"});
+        let drawn = Model { mode: Mode::Image, ..model(1) };
+        let price = PriceVersion::of_pictures(
+            &Price::default(),
+            &[("1024x1024", 40_000_000_000_000), ("auto", 80_000_000_000_000)],
+        );
+        let of = |body: &Value| {
+            let head = scan(body.to_string().as_bytes(), Dialect::OpenaiImages).expect("a valid body");
+            let choice = Choice { index: 0, price: Arc::new(price.clone()).for_picture(&head.picture) };
+            let need = need(&head, &drawn, &[choice], &ALLOWANCES);
+            assert_eq!(need.bound, Some(need.estimate));
+            need.estimate
+        };
+        assert_eq!(of(&body), NanoUsd(120_000_000));
+        assert_eq!(of(&json!({"model": "m", "prompt": "a cat"})), NanoUsd(80_000_000));
+        assert_eq!(of(&json!({"model": "m", "prompt": "a cat", "size": "unheard of"})), NanoUsd(80_000_000));
     }
 
     #[test]
@@ -383,7 +456,7 @@ mod tests {
     }
 
     fn need_of_text(body: &[u8]) -> Need {
-        need(&scan(body).expect("valid"), &model(1), &[priced(|_| {})], &ALLOWANCES)
+        need(&scan(body, Dialect::OpenaiChat).expect("valid"), &model(1), &[priced(|_| {})], &ALLOWANCES)
     }
 
     #[test]
@@ -504,7 +577,7 @@ mod tests {
     }
 
     fn rates() -> impl Strategy<Value = [i64; Kind::ALL.len()]> {
-        prop::array::uniform11(0..50_000_000_000_i64)
+        prop::array::uniform15(0..50_000_000_000_i64)
     }
 
     proptest! {
@@ -544,7 +617,7 @@ mod tests {
                 let text = Bytes::from(asked.body.to_string());
                 let rewrite = Rewrite { model: "m", ask_usage: false, output_limit: Some(limit), output_limit_field: "max_tokens" };
                 let body = original.rewrite(&text, &rewrite).concat();
-                need(&scan(&body).expect("still valid"), &model, &choices, &ALLOWANCES).bound.expect("still bounded")
+                need(&scan(&body, Dialect::OpenaiChat).expect("still valid"), &model, &choices, &ALLOWANCES).bound.expect("still bounded")
             };
             let requested = asked.limit.unwrap_or(4_000).min(4_000);
             let least = ALLOWANCES.clamp_output_tokens_min.min(requested);

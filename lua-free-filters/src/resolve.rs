@@ -2,8 +2,9 @@
 
 use crate::catalogue::{Candidate, Catalogue, Model, PriceVersion};
 use crate::denied::Denied;
-use crate::dialect::Dialect;
 use crate::key::{Key, allows};
+use crate::price::Price;
+use crate::route::Target;
 use crate::time::EpochMs;
 use std::sync::Arc;
 
@@ -20,18 +21,25 @@ pub struct Choice {
 pub(crate) fn choose(
     key: &Key,
     catalogue: &Catalogue,
-    name: &str,
-    dialect: Dialect,
+    (name, target): (&str, &Target),
     now: EpochMs,
 ) -> Result<(Arc<Model>, Vec<Choice>), Denied> {
     let unknown = || Denied::ModelNotFound(name.chars().take(128).collect());
-    let model = catalogue.find(name).ok_or_else(unknown)?;
+    let model = match &target.provider {
+        Some(provider) => catalogue.find_at(provider, name),
+        None => catalogue.find(name),
+    };
+    let model = model.ok_or_else(unknown)?;
     if !allows(&key.models, &model.id) {
         return Err(Denied::ModelNotAllowed(model.id.to_string()));
     }
-    let spoken: Vec<(usize, &Candidate)> =
-        model.candidates.iter().enumerate().filter(|(_, candidate)| candidate.dialect == dialect).collect();
-    if spoken.is_empty() {
+    let candidates = model.candidates.iter().enumerate();
+    let (dialect, provider) = (target.route.dialect(), target.provider.as_deref());
+    let answers = |candidate: &Candidate| {
+        candidate.speaks(dialect) && provider.is_none_or(|provider| *candidate.provider == *provider)
+    };
+    let spoken: Vec<(usize, &Candidate)> = candidates.filter(|(_, candidate)| answers(candidate)).collect();
+    if spoken.is_empty() || !model.mode.answers(dialect) {
         return Err(unknown());
     }
     let mut allowed =
@@ -39,8 +47,12 @@ pub(crate) fn choose(
     if allowed.peek().is_none() {
         return Err(Denied::ProviderNotAllowed(model.id.to_string()));
     }
+    let is_free = dialect.is_free();
     let priced = |(index, candidate): (usize, &Candidate)| {
-        candidate.price_at(now).map(|price| Choice { index, price: Arc::clone(price) })
+        // What costs nothing needs no price.
+        let price = candidate.price_at(now).cloned();
+        let price = price.or_else(|| is_free.then(|| Arc::new(PriceVersion::new(Price::default()))));
+        price.map(|price| Choice { index, price })
     };
     let choices: Vec<Choice> = allowed.filter_map(priced).collect();
     if choices.is_empty() {

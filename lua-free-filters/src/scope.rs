@@ -1,6 +1,5 @@
-//! The routes that clients have and the scopes that open them: one table.
+//! The permissions of a key.
 
-use crate::dialect::Dialect;
 use std::fmt;
 
 /// A permission of a key.
@@ -113,112 +112,9 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// What a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Route {
-    /// OpenAI chat completions.
-    ChatCompletions = 1,
-    /// Anthropic messages.
-    Messages = 2,
-    /// The models that this key may use.
-    Models = 3,
-    /// This key's limits and spend.
-    Key = 4,
-}
-
-impl Route {
-    /// Every route.
-    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Messages, Self::Models, Self::Key];
-
-    /// The route of a path below `/v1` or `/api/v1`.
-    #[must_use]
-    pub fn at(path: &str) -> Option<Self> {
-        let below = path.strip_prefix("/api").unwrap_or(path).strip_prefix("/v1")?;
-        Self::ALL.into_iter().find(|route| route.path() == below)
-    }
-
-    /// The path below `/v1`.
-    #[must_use]
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::ChatCompletions => "/chat/completions",
-            Self::Messages => "/messages",
-            Self::Models => "/models",
-            Self::Key => "/key",
-        }
-    }
-
-    /// The name in metrics, tables and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ChatCompletions => "chat_completions",
-            Self::Messages => "messages",
-            Self::Models => "models",
-            Self::Key => "key",
-        }
-    }
-
-    /// The method that the route answers.
-    #[must_use]
-    pub fn method(self) -> http::Method {
-        match self {
-            Self::ChatCompletions | Self::Messages => http::Method::POST,
-            Self::Models | Self::Key => http::Method::GET,
-        }
-    }
-
-    /// Whether it only tells a key about itself: no model, no money.
-    #[must_use]
-    pub fn is_inspection(self) -> bool {
-        match self {
-            Self::ChatCompletions | Self::Messages => false,
-            Self::Models | Self::Key => true,
-        }
-    }
-
-    /// The protocol that it speaks.
-    #[must_use]
-    pub fn dialect(self) -> Dialect {
-        match self {
-            Self::ChatCompletions | Self::Models | Self::Key => Dialect::OpenaiChat,
-            Self::Messages => Dialect::Anthropic,
-        }
-    }
-
-    /// The scopes of which a key needs one; none: any key.
-    #[must_use]
-    pub fn scopes(self) -> &'static [Scope] {
-        match self {
-            Self::ChatCompletions | Self::Messages => &[Scope::ModelInvoke],
-            Self::Models => &[Scope::ModelInvoke, Scope::InferenceRead],
-            Self::Key => &[],
-        }
-    }
-
-    /// The route that a record's byte names.
-    #[must_use]
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|route| *route as u8 == byte)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_route_answers_under_both_roots() {
-        for route in Route::ALL {
-            assert_eq!(Route::at(&format!("/v1{}", route.path())), Some(route));
-            assert_eq!(Route::at(&format!("/api/v1{}", route.path())), Some(route));
-            assert_eq!(Route::from_byte(route as u8), Some(route));
-        }
-        for path in ["/", "/v1", "/v1/", "/v1/chat", "/v2/models", "/v1/v1/models", "/api/models", "/v1/models/"] {
-            assert_eq!(Route::at(path), None, "{path}");
-        }
-    }
 
     #[test]
     fn writing_inference_implies_invoking_models_and_nothing_else_does() {

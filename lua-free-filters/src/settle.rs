@@ -10,7 +10,8 @@ use crate::reserve;
 use crate::resolve::Choice;
 use crate::tally::Tally;
 use crate::time::EpochMs;
-use crate::usage::Usage;
+use crate::units;
+use crate::usage::{Kind, Usage};
 use std::sync::Arc;
 
 /// How a call ended, as the relay saw it.
@@ -43,7 +44,7 @@ pub(crate) struct Charged<'a> {
 
 /// The books' line for a call. Whoever refused or was never reached is paid nothing.
 pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Terminal {
-    let Charged { intent, model, head, choice, tally, output_max } = call;
+    let Charged { intent, model, head, choice, tally, .. } = call;
     let candidate = &model.candidates[choice.index];
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, candidate));
     let (usage, estimated) = match end.outcome {
@@ -53,7 +54,7 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Termi
         | Outcome::UpstreamFailed
         | Outcome::Recovered
         | Outcome::Abandoned
-        | Outcome::Cut => tally.usage(intent.input_estimate, *output_max),
+        | Outcome::Cut => used(call),
     };
     Terminal {
         call: intent.call,
@@ -73,11 +74,52 @@ pub(crate) fn terminal(call: &Charged<'_>, end: End, reserved: NanoUsd) -> Termi
     }
 }
 
+/// What a call used, and whether that is an estimate. Providers bill a thing by the token or by the piece, never both: figures
+/// in tokens stand for all of it, where tokens have a price; without figures, what the request shows by the piece does.
+fn used(call: &Charged<'_>) -> (Usage, bool) {
+    let Charged { intent, model, head, choice, tally, output_max } = call;
+    if head.dialect.is_free() {
+        return (Usage::default(), false);
+    }
+    let price = &choice.price.price;
+    let asked = units::likely(head, model);
+    // The pictures that an answer holds were made; of others it is only known that they were asked for.
+    let shown = if tally.pictures > 0 { asked.with(Kind::Images, tally.pictures) } else { asked };
+    let shown_alone = units::completed(Usage::default(), &shown, price);
+    match (tally.reported, units::unwritten_output(head)) {
+        (Some(reported), _) => {
+            let (usage, is_estimate) = tally.usage(intent.input_estimate, *output_max);
+            let is_by_the_token = reported.usage.tokens_total() > 0 && price.bills_tokens();
+            (if is_by_the_token { usage } else { units::completed(usage, &shown, price) }, is_estimate)
+        }
+        (None, _) if shown_alone != Usage::default() => (shown_alone, units::is_guess(head)),
+        // What has passed is no text, and its bytes say nothing about its tokens.
+        (None, Some((kind, tokens))) => {
+            let answers = if tally.pictures > 0 { tally.pictures } else { head.choices };
+            let tokens = tokens.saturating_mul(answers).min(*output_max);
+            (Usage::default().with(Kind::Input, intent.input_estimate).with(kind, tokens), true)
+        }
+        (None, None) => {
+            let (usage, is_estimate) = tally.usage(intent.input_estimate, *output_max);
+            let heard = head.weight.sound_tokens().min(usage.get(Kind::Input));
+            (usage.with(Kind::Input, usage.get(Kind::Input) - heard).with(Kind::AudioInput, heard), is_estimate)
+        }
+    }
+}
+
+/// What a call costs by the piece from the moment when it is sent, if anything: the first note of it.
+pub(crate) fn beforehand(call: &Charged<'_>, reserved: NanoUsd) -> Option<Progress> {
+    let Charged { intent, model, head, choice, .. } = call;
+    let usage = units::completed(Usage::default(), &units::likely(head, model), &choice.price.price);
+    let charge = choice.price.price.cost(&usage, reserve::tier(head, &model.candidates[choice.index])).min(reserved);
+    (usage != Usage::default()).then_some(Progress { call: intent.call, sequence: 1, reserved, usage, charge })
+}
+
 /// How far a running call has come: what it is charged if its process dies now.
 pub(crate) fn progress(call: &Charged<'_>, growth: &Growth) -> Progress {
-    let Charged { intent, model, head, choice, tally, output_max } = call;
+    let Charged { intent, model, head, choice, tally, .. } = call;
     let tier = tally.tier.unwrap_or_else(|| reserve::tier(head, &model.candidates[choice.index]));
-    let (usage, _) = tally.usage(intent.input_estimate, *output_max);
+    let (usage, _) = used(call);
     let charge = choice.price.price.cost(&usage, tier).min(growth.reserved);
     Progress { call: intent.call, sequence: growth.notes, reserved: growth.reserved, usage, charge }
 }

@@ -2,28 +2,53 @@
 //!
 //! Source: WHATWG HTML, "Server-sent events", "Parsing an event stream".
 
+mod large;
+
 use bytes::{Bytes, BytesMut};
+use large::LargeEvent;
 use memchr::memchr2;
 
-/// An event longer than this is passed on in parts and not read: no figure of usage is near that size.
+/// An event longer than this is passed on and shown in parts.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 
-/// What to do with the bytes of an event.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The data of an event, as far as it is shown at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data<'a> {
+    /// All of it.
+    Whole(&'a [u8]),
+    /// A part of an event that is too large to be held; [`Data::End`] follows the last one.
+    Part(&'a [u8]),
+    /// The end of an event that was shown in parts.
+    End,
+}
+
+/// What to do with the bytes of an event. Those of a part have no choice but to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Pass them on.
     Relay,
     /// Take them out of the stream.
     Withhold,
+    /// Keep them back until another event or the end of the stream comes.
+    Hold,
 }
+
+/// Who is shown the data of each event.
+pub type OnEvent<'a> = dyn FnMut(Data<'_>) -> Verdict + 'a;
 
 /// Cuts a byte stream into events. Bytes of an event leave only when the event is complete.
 #[derive(Debug, Default)]
 pub struct EventScanner {
-    /// Bytes of the event that is not complete yet.
+    /// Bytes that have not left: an event that is kept back, and the one that is not complete yet.
     held: BytesMut,
+    /// Where the event that is kept back ends.
+    kept_back: Option<usize>,
     cursor: Cursor,
-    seen_any: bool,
+    large: Option<Box<LargeEvent>>,
+    /// The first line, which may begin with a byte order mark, has been read.
+    has_line: bool,
 }
 
 /// Where the scan of the unfinished event stands, relative to the buffer's start.
@@ -33,20 +58,15 @@ struct Cursor {
     at: usize,
     /// Start of the line that is being read.
     line_start: usize,
-    /// Part of that line was passed on before this buffer.
-    line_open: bool,
     /// The value of the first `data` line.
     data: Option<(usize, usize)>,
     data_lines: usize,
-    /// The event was passed on in parts.
-    oversized: bool,
 }
 
 impl EventScanner {
     /// Takes the next chunk. `on_event` is called with the data of each event that is complete now, in order, and
-    /// says what becomes of it. Returns the bytes that may leave: whole events, or parts of an oversized one.
-    pub fn feed(&mut self, chunk: Bytes, on_event: &mut dyn FnMut(&[u8]) -> Verdict) -> Bytes {
-        let chunk = if self.seen_any { chunk } else { self.skip_byte_order_mark(chunk) };
+    /// says what becomes of it. Returns the bytes that may leave: whole events, or parts of a large one.
+    pub fn feed(&mut self, chunk: Bytes, on_event: &mut OnEvent<'_>) -> Bytes {
         if self.held.is_empty() {
             let (relayed, rest) = self.scan(chunk, on_event);
             self.held.extend_from_slice(&rest);
@@ -61,18 +81,20 @@ impl EventScanner {
     }
 
     /// Takes the end of the stream: an event without its blank line is an event all the same.
-    pub fn finish(&mut self, on_event: &mut dyn FnMut(&[u8]) -> Verdict) -> Bytes {
-        let buffer = std::mem::take(&mut self.held).freeze();
+    pub fn finish(&mut self, on_event: &mut OnEvent<'_>) -> Bytes {
+        let mut buffer = std::mem::take(&mut self.held).freeze();
         let mut cursor = std::mem::take(&mut self.cursor);
-        if buffer.is_empty() {
+        let begin = self.kept_back.take().unwrap_or(0);
+        if let Some(mut large) = self.large.take() {
+            large.finish(&buffer[begin..], on_event);
             return buffer;
         }
         let end = buffer.len() - usize::from(buffer.last() == Some(&b'\r'));
-        cursor.take_line(&buffer, end);
-        match cursor.judge(&buffer, buffer.len(), on_event) {
-            Verdict::Relay => buffer,
-            Verdict::Withhold => Bytes::new(),
+        cursor.take_line(&buffer, end, !self.has_line);
+        if cursor.judge(&buffer, buffer.len(), on_event) == Some(Verdict::Withhold) {
+            buffer.truncate(begin);
         }
+        buffer
     }
 
     /// Bytes that wait for the end of their event.
@@ -81,48 +103,86 @@ impl EventScanner {
         self.held.len()
     }
 
-    /// Whether a part of an unfinished event has left already, because the event is oversized.
+    /// Whether a part of an unfinished event has left already, because the event is large.
     #[must_use]
     pub fn is_within_event(&self) -> bool {
-        self.cursor.oversized
+        self.large.is_some()
     }
 
-    fn skip_byte_order_mark(&mut self, chunk: Bytes) -> Bytes {
-        // The mark is passed on by nobody's reading; a mark split over chunks is read as part of the first name.
-        self.seen_any = !chunk.is_empty();
-        if chunk.starts_with(b"\xef\xbb\xbf") {
-            self.cursor.line_start = 3;
-            self.cursor.at = 3;
-        }
-        chunk
-    }
-
-    fn scan(&mut self, buffer: Bytes, on_event: &mut dyn FnMut(&[u8]) -> Verdict) -> (Bytes, Bytes) {
-        let mut kept = Kept::default();
-        let mut event_start = 0;
-        while let Some((line_end, next)) = next_line(&buffer, self.cursor.at) {
-            let blank = !self.cursor.line_open && self.cursor.line_start == line_end;
-            self.cursor.take_line(&buffer, line_end);
+    fn scan(&mut self, buffer: Bytes, on_event: &mut OnEvent<'_>) -> (Bytes, Bytes) {
+        let mut passage = Passage { start: 0, begin: self.kept_back.unwrap_or(0), kept: Kept::default() };
+        self.scan_large(&buffer, &mut passage, on_event);
+        while self.large.is_none()
+            && let Some((line_end, next)) = next_line(&buffer, self.cursor.at)
+        {
+            let blank = self.cursor.line_start == line_end;
+            self.cursor.take_line(&buffer, line_end, !self.has_line);
+            self.has_line = true;
             self.cursor.at = next;
             self.cursor.line_start = next;
-            self.cursor.line_open = false;
             if blank {
                 let verdict = self.cursor.judge(&buffer, next, on_event);
-                kept.take(&buffer, event_start, next, verdict);
-                event_start = next;
+                passage.take(&buffer, next, verdict);
                 self.cursor = Cursor { at: next, line_start: next, ..Cursor::default() };
             }
         }
-        self.cursor.at = self.cursor.at.max(safe_end(&buffer));
-        if buffer.len() - event_start > EVENT_BYTES_MAX {
-            kept.take(&buffer, event_start, self.cursor.at, Verdict::Relay);
-            event_start = self.cursor.at;
-            let line_open = self.cursor.line_open || self.cursor.line_start < self.cursor.at;
-            self.cursor =
-                Cursor { at: event_start, line_start: event_start, line_open, oversized: true, ..Cursor::default() };
+        if self.large.is_none() && buffer.len() - passage.begin > EVENT_BYTES_MAX {
+            passage.take(&buffer, passage.begin, Some(Verdict::Relay));
+            self.large = Some(Box::new(LargeEvent::new(!self.has_line)));
+            self.has_line = true;
+            self.cursor = Cursor { at: passage.begin, ..Cursor::default() };
+            self.scan_large(&buffer, &mut passage, on_event);
         }
-        self.cursor.rebase(event_start);
-        (kept.into_bytes(&buffer), buffer.slice(event_start..))
+        if self.large.is_none() {
+            self.cursor.at = self.cursor.at.max(safe_end(&buffer));
+        }
+        self.cursor.rebase(passage.start);
+        self.kept_back = (passage.begin > passage.start).then(|| passage.begin - passage.start);
+        (passage.kept.into_bytes(&buffer), buffer.slice(passage.start..))
+    }
+
+    /// Reads on in a large event, if the stream stands in one.
+    fn scan_large(&mut self, buffer: &[u8], passage: &mut Passage, on_event: &mut OnEvent<'_>) {
+        let Some(large) = &mut self.large else { return };
+        let (next, verdict) = large.read(buffer, passage.begin, on_event);
+        passage.take(buffer, next, Some(verdict.unwrap_or(Verdict::Relay)));
+        self.cursor = Cursor { at: next, line_start: next, ..Cursor::default() };
+        if verdict.is_some() {
+            self.large = None;
+        }
+    }
+}
+
+/// What of a buffer leaves.
+struct Passage {
+    /// Everything before has left or was taken out.
+    start: usize,
+    /// Where the event that is being read begins; what is between is kept back.
+    begin: usize,
+    kept: Kept,
+}
+
+impl Passage {
+    /// The event that is being read ends at `next`. Without a verdict it was none: it shares what becomes of what is kept
+    /// back.
+    fn take(&mut self, buffer: &[u8], next: usize, verdict: Option<Verdict>) {
+        let is_keeping = self.begin > self.start;
+        match verdict {
+            None if is_keeping => {}
+            None | Some(Verdict::Relay) => {
+                self.kept.take(buffer, self.start, next);
+                self.start = next;
+            }
+            Some(Verdict::Withhold) => {
+                self.kept.take(buffer, self.start, self.begin);
+                self.start = next;
+            }
+            Some(Verdict::Hold) => {
+                self.kept.take(buffer, self.start, self.begin);
+                self.start = self.begin;
+            }
+        }
+        self.begin = next;
     }
 }
 
@@ -144,29 +204,30 @@ fn safe_end(buffer: &[u8]) -> usize {
 }
 
 impl Cursor {
-    fn take_line(&mut self, buffer: &[u8], line_end: usize) {
-        if self.line_open || self.line_start >= line_end {
+    fn take_line(&mut self, buffer: &[u8], line_end: usize, is_first: bool) {
+        if self.line_start >= line_end {
             return;
         }
         let line = &buffer[self.line_start..line_end];
+        let line = if is_first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
         if let Some(value) = data_value(line) {
             self.data_lines += 1;
             self.data.get_or_insert((line_end - value.len(), line_end));
         }
     }
 
-    /// Shows the event's data to `on_event`. An event without data, or one too large to be read, is passed on.
-    fn judge(&self, buffer: &[u8], end: usize, on_event: &mut dyn FnMut(&[u8]) -> Verdict) -> Verdict {
-        match (self.oversized, self.data, self.data_lines) {
-            (true, ..) | (_, None, _) => Verdict::Relay,
-            (_, Some((from, to)), 1) => on_event(&buffer[from..to]),
-            (_, Some((from, _)), _) => on_event(&joined_data(&buffer[..end], from)),
+    /// Shows the event's data, if it has any, to `on_event`.
+    fn judge(&self, buffer: &[u8], end: usize, on_event: &mut OnEvent<'_>) -> Option<Verdict> {
+        let (from, to) = self.data?;
+        if self.data_lines == 1 {
+            return Some(on_event(Data::Whole(&buffer[from..to])));
         }
+        Some(on_event(Data::Whole(&joined_data(&buffer[..end], from))))
     }
 
     fn rebase(&mut self, start: usize) {
         self.at -= start;
-        self.line_start -= start;
+        self.line_start = self.line_start.saturating_sub(start);
         self.data = self.data.map(|(from, to)| (from - start, to - start));
     }
 }
@@ -207,8 +268,8 @@ struct Kept {
 }
 
 impl Kept {
-    fn take(&mut self, buffer: &[u8], from: usize, to: usize, verdict: Verdict) {
-        if verdict == Verdict::Withhold || from == to {
+    fn take(&mut self, buffer: &[u8], from: usize, to: usize) {
+        if from == to {
             return;
         }
         match (&mut self.first, &mut self.more) {
@@ -233,104 +294,4 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Feeds `stream` in pieces cut at `cuts` and returns the data of each event and the bytes that left.
-    fn read(stream: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
-        let mut scanner = EventScanner::default();
-        let (mut events, mut out) = (Vec::new(), Vec::new());
-        let mut note = |data: &[u8]| {
-            events.push(String::from_utf8_lossy(data).into_owned());
-            if data == b"secret" { Verdict::Withhold } else { Verdict::Relay }
-        };
-        let mut from = 0;
-        for to in cuts.iter().copied().chain([stream.len()]) {
-            let to = to.clamp(from, stream.len());
-            out.extend_from_slice(&scanner.feed(Bytes::copy_from_slice(&stream[from..to]), &mut note));
-            from = to;
-        }
-        out.extend_from_slice(&scanner.finish(&mut note));
-        (events, out)
-    }
-
-    fn every_cut(stream: &[u8]) -> Vec<usize> {
-        (0..=stream.len()).collect()
-    }
-
-    #[test]
-    fn events_end_at_blank_lines_of_any_kind() {
-        for end in ["\n", "\r\n", "\r"] {
-            let stream =
-                format!("data: a{end}{end}: note{end}{end}event: x{end}data:b{end}{end}data: [DONE]{end}{end}");
-            let expected = vec!["a", "b", "[DONE]"];
-            assert_eq!(read(stream.as_bytes(), &[]).0, expected, "{end:?}");
-            assert_eq!(read(stream.as_bytes(), &every_cut(stream.as_bytes())).0, expected, "{end:?}");
-        }
-    }
-
-    #[test]
-    fn mixed_line_ends_byte_order_mark_and_missing_last_blank_line() {
-        let stream = "\u{feff}data: a\r\n\ndata: b\n\r\ndata: c\r\rdata: d".as_bytes();
-        assert_eq!(read(stream, &[]).0, ["a", "b", "c", "d"]);
-        assert_eq!(read(stream, &[]).1, stream);
-    }
-
-    #[test]
-    fn several_data_lines_are_one_text() {
-        let stream = b"data: a\nid: 1\ndata: b\ndata\n\ndatabase: x\n\n";
-        assert_eq!(read(stream, &[]).0, ["a\nb\n"]);
-    }
-
-    #[test]
-    fn withheld_events_leave_no_trace() {
-        let stream = b"data: a\n\ndata: secret\n\ndata: b\n\ndata: secret\n\n";
-        for cuts in [vec![], every_cut(stream), vec![12, 20, 35]] {
-            assert_eq!(read(stream, &cuts).1, b"data: a\n\ndata: b\n\n");
-        }
-    }
-
-    #[test]
-    fn bytes_leave_only_with_their_whole_event() {
-        let mut scanner = EventScanner::default();
-        let mut relay = |_: &[u8]| Verdict::Relay;
-        assert_eq!(scanner.feed(Bytes::from_static(b"data: a\n\ndata: [DO"), &mut relay), "data: a\n\n");
-        assert_eq!(scanner.feed(Bytes::from_static(b"NE]\n"), &mut relay), "");
-        assert_eq!(scanner.feed(Bytes::from_static(b"\n"), &mut relay), "data: [DONE]\n\n");
-    }
-
-    #[test]
-    fn a_huge_event_passes_in_bounded_memory() {
-        let mut scanner = EventScanner::default();
-        let mut events = 0;
-        let mut count = |_: &[u8]| {
-            events += 1;
-            Verdict::Relay
-        };
-        let mut passed = scanner.feed(Bytes::from_static(b"data: "), &mut count).len();
-        for _ in 0..1_000 {
-            passed += scanner.feed(Bytes::from(vec![b'x'; 10_000]), &mut count).len();
-            assert!(scanner.held_bytes() <= EVENT_BYTES_MAX + 10_000);
-        }
-        passed += scanner.feed(Bytes::from_static(b"\n\ndata: after\n\n"), &mut count).len();
-        assert_eq!((passed, events), (6 + 10_000_000 + 15, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn any_chunking_gives_the_same_events_and_bytes(
-            pieces in prop::collection::vec(prop::sample::select(vec![
-                "data: x", "data:secret", "data", ": c", "event: e", "id", "é", "\n", "\r", "\r\n", "\n\n", "\r\n\r\n", "data: {\"a\":1}\n\n",
-            ]), 0..40),
-            cuts in prop::collection::vec(0usize..400, 0..40),
-        ) {
-            let stream = pieces.concat().into_bytes();
-            let mut cuts = cuts;
-            cuts.sort_unstable();
-            let whole = read(&stream, &[]);
-            prop_assert_eq!(&read(&stream, &cuts), &whole);
-            prop_assert_eq!(&read(&stream, &every_cut(&stream)), &whole);
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,8 @@ pub struct Tally {
     pub text_bytes: u64,
     /// Events that carried output.
     pub output_events: u64,
+    /// Pictures that an answer holds.
+    pub pictures: u64,
     /// The tier that the provider says it served.
     pub tier: Option<Tier>,
 }
@@ -52,7 +54,7 @@ impl Tally {
 
     /// What to charge, and whether it is an estimate. A provider's final figures win; figures of a beginning are completed
     /// by what was relayed, though never by more than `output_max`, the most that the request allows; without any, the input
-    /// is as estimated at admission.
+    /// is as estimated at admission. Pictures without figures are counted, which is no estimate.
     #[must_use]
     pub fn usage(&self, input_estimate: u64, output_max: u64) -> (Usage, bool) {
         let output_estimate = self.output_estimate().min(output_max);
@@ -62,7 +64,10 @@ impl Tally {
                 let seen = usage.get(Kind::Output);
                 (usage.with(Kind::Output, seen.max(output_estimate)), true)
             }
-            None => (Usage::of(input_estimate, output_estimate), true),
+            None => {
+                let usage = Usage::of(input_estimate, output_estimate).with(Kind::Images, self.pictures);
+                (usage, self.pictures == 0)
+            }
         }
     }
 }
@@ -88,5 +93,7 @@ mod tests {
         (0..5).for_each(|_| tally.relay_text(2));
         tally.relay_text(0);
         assert_eq!(tally.usage(9, 1_000), (Usage::of(9, 5), true));
+        let tally = Tally { pictures: 2, ..Tally::default() };
+        assert_eq!(tally.usage(9, 1_000), (Usage::of(9, 0).with(Kind::Images, 2), false));
     }
 }

@@ -1,4 +1,5 @@
-//! What a call used, by kind of token, every kind beside the others and none inside another.
+//! What a call used, by kind, every kind beside the others and none inside another. Most are tokens; the others are what
+//! providers bill by where they count no tokens. A meter reports tokens or those, never both for the same thing.
 
 /// A kind of thing that is counted and priced. The kinds are disjoint: a cached token is not an `Input` token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,11 +27,20 @@ pub enum Kind {
     ImageOutput,
     /// Searches that the provider ran, each billed by itself.
     WebSearch,
+    /// Pictures made, each, where the provider reports no tokens for them.
+    Images,
+    /// Sound heard (or spoken, by a model that speaks), in milliseconds, where its length is billed. Providers say seconds; what
+    /// is left of a millisecond counts whole.
+    AudioMilliseconds,
+    /// Characters of text that were spoken, where the text is billed.
+    Characters,
+    /// Searches and rankings as Cohere bills them (`billed_units.search_units`).
+    SearchUnits,
 }
 
 impl Kind {
     /// Every kind, in the order in which records and tables keep them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Input,
         Self::CacheRead,
         Self::CacheWrite5m,
@@ -42,7 +52,15 @@ impl Kind {
         Self::AudioOutput,
         Self::ImageOutput,
         Self::WebSearch,
+        Self::Images,
+        Self::AudioMilliseconds,
+        Self::Characters,
+        Self::SearchUnits,
     ];
+
+    /// The kinds that are not tokens, in their order.
+    pub const UNITS: [Self; 5] =
+        [Self::WebSearch, Self::Images, Self::AudioMilliseconds, Self::Characters, Self::SearchUnits];
 
     /// The name in metrics and tables.
     #[must_use]
@@ -59,33 +77,50 @@ impl Kind {
             Self::AudioOutput => "audio_output",
             Self::ImageOutput => "image_output",
             Self::WebSearch => "web_search",
+            Self::Images => "images",
+            Self::AudioMilliseconds => "audio_milliseconds",
+            Self::Characters => "characters",
+            Self::SearchUnits => "search_units",
         }
     }
 
-    fn is_input(self) -> bool {
+    /// Whether it is counted in tokens, those of the input or those of the output.
+    #[must_use]
+    pub fn is_token(self) -> bool {
+        self.is_input() || self.is_output()
+    }
+
+    /// Whether it is a token of the input.
+    #[must_use]
+    pub fn is_input(self) -> bool {
+        self.side() == Some(Side::Input)
+    }
+
+    /// Whether it is a token of the output.
+    #[must_use]
+    pub fn is_output(self) -> bool {
+        self.side() == Some(Side::Output)
+    }
+
+    fn side(self) -> Option<Side> {
         match self {
             Self::Input
             | Self::CacheRead
             | Self::CacheWrite5m
             | Self::CacheWrite1h
             | Self::AudioInput
-            | Self::ImageInput => true,
-            Self::Output | Self::Reasoning | Self::AudioOutput | Self::ImageOutput | Self::WebSearch => false,
+            | Self::ImageInput => Some(Side::Input),
+            Self::Output | Self::Reasoning | Self::AudioOutput | Self::ImageOutput => Some(Side::Output),
+            Self::WebSearch | Self::Images | Self::AudioMilliseconds | Self::Characters | Self::SearchUnits => None,
         }
     }
+}
 
-    fn is_output(self) -> bool {
-        match self {
-            Self::Output | Self::Reasoning | Self::AudioOutput | Self::ImageOutput => true,
-            Self::Input
-            | Self::CacheRead
-            | Self::CacheWrite5m
-            | Self::CacheWrite1h
-            | Self::AudioInput
-            | Self::ImageInput
-            | Self::WebSearch => false,
-        }
-    }
+/// Where a token was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Input,
+    Output,
 }
 
 /// Counts by kind. Sums of kinds are the provider's totals.
@@ -133,6 +168,12 @@ impl Usage {
         self.input_total().saturating_add(self.output_total())
     }
 
+    /// What this usage has of each kind that the other has not.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        Kind::ALL.iter().fold(*self, |rest, kind| rest.with(*kind, self.get(*kind).saturating_sub(other.get(*kind))))
+    }
+
     fn sum(&self, wanted: fn(Kind) -> bool) -> u64 {
         let counts = Kind::ALL.iter().filter(|kind| wanted(**kind)).map(|kind| self.get(*kind));
         counts.fold(0, u64::saturating_add)
@@ -154,5 +195,11 @@ mod tests {
     fn totals_take_every_kind_once() {
         let usage = Usage { counts: [1; Kind::ALL.len()] };
         assert_eq!((usage.input_total(), usage.output_total(), usage.tokens_total()), (6, 4, 10));
+    }
+
+    #[test]
+    fn what_is_no_token_is_a_unit() {
+        let units: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| !kind.is_token()).collect();
+        assert_eq!(units, Kind::UNITS);
     }
 }

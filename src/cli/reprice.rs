@@ -81,7 +81,9 @@ pub(super) async fn run(command: RepriceCommand, surroundings: Surroundings<'_>)
 fn price_of<'a>(catalogue: &'a Catalogue, call: Served<'_>) -> Option<&'a Price> {
     let candidates = &catalogue.find(call.model)?.candidates;
     let candidate = candidates.iter().find(|candidate| *candidate.provider == *call.provider)?;
-    candidate.price_at(call.started).map(|version| &version.price)
+    let version = candidate.price_at(call.started)?;
+    let of_picture = call.picture.and_then(|picture| version.named(picture));
+    Some(&of_picture.unwrap_or(version).price)
 }
 
 fn cells(line: &RepriceLine) -> Vec<String> {

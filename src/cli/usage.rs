@@ -52,7 +52,35 @@ struct UsageLine {
     input_tokens: i64,
     cache_read_tokens: i64,
     output_tokens: i64,
+    /// What was used beside tokens.
+    #[serde(flatten)]
+    units: Units,
     charge: Usd,
+}
+
+#[derive(Serialize)]
+struct Units {
+    web_searches: i64,
+    images: i64,
+    audio_milliseconds: i64,
+    characters: i64,
+    search_units: i64,
+}
+
+impl Units {
+    /// Those that there are, each with its name.
+    fn text(&self) -> String {
+        let Self { web_searches, images, audio_milliseconds, characters, search_units } = *self;
+        let named = [
+            (web_searches, "web searches"),
+            (images, "images"),
+            (audio_milliseconds, "ms of sound"),
+            (characters, "characters"),
+            (search_units, "search units"),
+        ];
+        let there = named.into_iter().filter(|(count, _)| *count != 0);
+        there.map(|(count, name)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl From<UsageSum> for UsageLine {
@@ -62,6 +90,7 @@ impl From<UsageSum> for UsageLine {
             Group::Model(name) => (None, Some(name), None),
             Group::Key(id) => (None, None, Some(id)),
         };
+        let [web_searches, images, audio_milliseconds, characters, search_units] = sum.units;
         Self {
             day,
             model,
@@ -71,6 +100,7 @@ impl From<UsageSum> for UsageLine {
             input_tokens: sum.input_tokens,
             cache_read_tokens: sum.cache_read_tokens,
             output_tokens: sum.output_tokens,
+            units: Units { web_searches, images, audio_milliseconds, characters, search_units },
             charge: Usd(sum.charge),
         }
     }
@@ -94,7 +124,7 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
     let sums = store.usage(spender, command.since.before(now), grouping).await?;
     let total: NanoUsd = sums.iter().map(|sum| sum.charge).sum();
     let lines: Vec<UsageLine> = sums.into_iter().map(UsageLine::from).collect();
-    let headings = [heading, "CALLS", "ESTIMATED", "INPUT", "CACHED", "OUTPUT", "CHARGE"];
+    let headings = [heading, "CALLS", "ESTIMATED", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", "CHARGE"];
     let mut printer = command.place.printer(out);
     printer.many(&lines, Some(&headings), cells)?;
     if !command.place.json {
@@ -112,6 +142,7 @@ fn cells(line: &UsageLine) -> Vec<String> {
         line.input_tokens.to_string(),
         line.cache_read_tokens.to_string(),
         line.output_tokens.to_string(),
+        line.units.text(),
         format!("${}", line.charge.0),
     ]
 }

@@ -71,6 +71,7 @@ pub(super) fn pem_file(value: &Value<'_>, kind: &str, sources: &Sources<'_>) -> 
 fn read_limits(section: &Section<'_>) -> Limits {
     let limits = Limits {
         body_bytes_max: section.number("body_bytes_max", 1..=4 * GIB, 32 * MIB),
+        upload_bytes_max: section.number("upload_bytes_max", 1..=1024 * GIB, 512 * MIB),
         request_bytes_in_flight_max: section.number("request_bytes_in_flight_max", 1..=1024 * GIB, 512 * MIB),
         connections_max: section.size("connections_max", 1..=10_000_000, 20_000),
         header_bytes_max: section.size("header_bytes_max", KIB..=MIB, 64 * KIB),
@@ -82,7 +83,9 @@ fn read_limits(section: &Section<'_>) -> Limits {
         drain_delay: section.milliseconds("drain_delay_ms", 0..=HOUR_MS, 2 * SECOND_MS),
         drain_timeout: section.milliseconds("drain_timeout_ms", 0..=DAY_MS, 600 * SECOND_MS),
         answer_buffer_bytes: section.size("answer_buffer_bytes", 0..=16 * MIB, 64 * KIB),
+        background_time_max: section.milliseconds("background_ms_max", 1..=7 * DAY_MS, DAY_MS),
         drains_max: section.size("drains_max", 0..=1_000_000, 1_000),
+        realtime_time_max: section.milliseconds("realtime_ms_max", 1..=DAY_MS, 30 * 60 * SECOND_MS),
     };
     if limits.request_bytes_in_flight_max < limits.body_bytes_max {
         section.report("request_bytes_in_flight_max", "must be at least body_bytes_max");

@@ -3,7 +3,7 @@
 use super::place::{Section, Value};
 use super::prices::read_prices;
 use super::providers::Providers;
-use filters::catalogue::{Candidate, Catalogue, Model, PriceVersion};
+use filters::catalogue::{Candidate, Catalogue, Mode, Model, PriceVersion};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -37,11 +37,12 @@ fn read_model(section: &Section<'_>, providers: &Providers, names: &mut Names) -
     let output_limit_field = section.require("output_limit_field").and_then(|value| value.parsed(output_limit_field));
     let output_limit_min = section.number("output_limit_min", 1..=output_tokens_max.unwrap_or(TOKENS_MAX), 1);
     let hidden_output = section.boolean("hidden_output", false);
-    let prices = section.require("prices").map(|value| read_prices(&value)).unwrap_or_default();
+    let mode = section.choice("mode", Mode::Chat, &Mode::ALL.map(|mode| (mode.name(), mode)));
+    let prices = section.require("prices").map(|value| read_prices(&value, mode)).unwrap_or_default();
     let candidates = section.require("candidates").and_then(|value| value.items()).unwrap_or_default();
     let candidates = candidates
         .iter()
-        .filter_map(|item| item.section(|section| read_candidate(section, providers, &prices)).flatten())
+        .filter_map(|item| item.section(|section| read_candidate(section, providers, (mode, &prices))).flatten())
         .collect();
     Some(Model {
         id: Arc::from(id?),
@@ -50,6 +51,7 @@ fn read_model(section: &Section<'_>, providers: &Providers, names: &mut Names) -
         output_tokens_max: output_tokens_max?,
         output_limit_field: output_limit_field?,
         output_limit_min,
+        mode,
         hidden_output,
         candidates,
     })
@@ -86,12 +88,17 @@ fn output_limit_field(text: &str) -> Result<Box<str>, String> {
 }
 
 /// The candidate; none if its provider is left out or if there is a mistake.
-fn read_candidate(section: &Section<'_>, providers: &Providers, prices: &[Arc<PriceVersion>]) -> Option<Candidate> {
+fn read_candidate(
+    section: &Section<'_>,
+    providers: &Providers,
+    (mode, of_model): (Mode, &[Arc<PriceVersion>]),
+) -> Option<Candidate> {
     let model = section
         .require("model")
         .and_then(|value| value.parsed(|text| check_model_name(text).map(|()| Arc::<str>::from(text))));
     let priority = u32::try_from(section.number("priority", 0..=1_000, 0)).unwrap_or(0);
     let weight = u32::try_from(section.number("weight", 1..=1_000_000, 1)).unwrap_or(1);
+    let own = section.get("prices").map(|value| read_prices(&value, mode));
     let name = section.require("provider").and_then(|value| {
         value.parsed(|text| {
             let declared = providers.declared.iter().find(|name| &***name == text);
@@ -102,12 +109,13 @@ fn read_candidate(section: &Section<'_>, providers: &Providers, prices: &[Arc<Pr
     Some(Candidate {
         number: 0,
         provider: Arc::clone(&provider.name),
-        dialect: provider.dialect,
+        protocol: provider.protocol,
+        apis: Arc::clone(&provider.apis),
         model: model?,
         priority,
         weight,
         input_estimate: provider.input_estimate,
         default_tier: provider.default_tier,
-        prices: prices.to_vec(),
+        prices: own.unwrap_or_else(|| of_model.to_vec()),
     })
 }

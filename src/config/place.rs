@@ -300,6 +300,11 @@ impl<'d> Value<'d> {
         Value { document: self.document, path, value }
     }
 
+    /// Whether it is a table, where it may be something else too.
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
     fn table(&self) -> Option<&'d DeTable<'d>> {
         self.expect(self.value.get_ref().as_table(), "a table")
     }

@@ -2,7 +2,7 @@
 //! omission. What a provider does not list is derived here and nowhere else.
 
 use super::place::{Section, Value};
-use filters::catalogue::PriceVersion;
+use filters::catalogue::{Mode, PriceVersion};
 use filters::money::NanoUsd;
 use filters::price::{LongContext, Price, Rates};
 use filters::usage::Kind;
@@ -10,43 +10,104 @@ use std::sync::Arc;
 
 /// Dearer than anything, and low enough that no sum of costs overflows.
 const USD_PER_MILLION_TOKENS_MAX: i64 = 1_000_000;
-const USD_PER_SEARCH_MAX: i64 = 1_000;
+const USD_PER_UNIT_MAX: i64 = 1_000;
+/// The price of a picture: a text, or a table of such by size and quality.
+const IMAGES: &str = "image";
 const NANOS_PER_USD: i64 = 1_000_000_000;
 const MILLION: i64 = 1_000_000;
 
 /// The versions of a model's prices, oldest first.
-pub(super) fn read_prices(value: &Value<'_>) -> Vec<Arc<PriceVersion>> {
+pub(super) fn read_prices(value: &Value<'_>, mode: Mode) -> Vec<Arc<PriceVersion>> {
     let Some(items) = value.items() else { return Vec::new() };
     if items.is_empty() {
         value.report("must hold a version of the prices");
     }
-    let mut prices: Vec<Price> = Vec::with_capacity(items.len());
+    let mut prices: Vec<PriceVersion> = Vec::with_capacity(items.len());
     for item in items {
-        let Some(price) = item.section(read_price).flatten() else { continue };
-        if prices.iter().any(|other| other.from_day == price.from_day) {
+        let Some(price) = item.section(|section| read_price(section, mode)).flatten() else { continue };
+        if prices.iter().any(|other| other.price.from_day == price.price.from_day) {
             item.report("has the same date in from as another version");
         }
         prices.push(price);
     }
-    prices.sort_by_key(|price| price.from_day);
-    prices.into_iter().map(|price| Arc::new(PriceVersion::new(price))).collect()
+    prices.sort_by_key(|version| version.price.from_day);
+    prices.into_iter().map(Arc::new).collect()
 }
 
 /// The version; none if there is a mistake in it.
-fn read_price(section: &Section<'_>) -> Option<Price> {
+fn read_price(section: &Section<'_>, mode: Mode) -> Option<PriceVersion> {
     let from_day = section.require("from").and_then(|value| value.parsed(day));
-    let standard = read_standard(section);
-    let [flex, priority] =
-        [("input_flex", "output_flex"), ("input_priority", "output_priority")].map(|(input, output)| {
-            let pair = both(section, [input, output])?;
-            Some(scaled(standard.as_ref()?, pair))
-        });
-    let long_context = read_long_context(section, standard.as_ref());
-    Some(Price { from_day: from_day?, standard: standard?, flex, priority, long_context })
+    let standard = read_standard(section, mode);
+    let pictures = section.get(IMAGES).filter(Value::is_table).map(|value| read_pictures(&value));
+    let [flex, priority, batch] =
+        [["input_flex", "output_flex"], ["input_priority", "output_priority"], ["input_batch", "output_batch"]]
+            .map(|keys| Some(scaled(standard.as_ref()?, both(section, keys, mode)?)));
+    let long_context = read_long_context(section, standard.as_ref(), mode);
+    let price = Price { from_day: from_day?, standard: standard?, flex, priority, batch, long_context, picture: None };
+    Some(match pictures {
+        None => PriceVersion::new(price),
+        Some(rates) => PriceVersion::of_pictures(&price, &rates?),
+    })
 }
 
-fn read_standard(section: &Section<'_>) -> Option<Rates> {
-    let [input, output] = ["input", "output"].map(|key| section.require(key).and_then(|value| rate(&value)));
+/// What pictures cost by size and quality.
+fn read_pictures<'d>(value: &Value<'d>) -> Option<Vec<(&'d str, i64)>> {
+    let entries = value.entries();
+    if entries.is_empty() {
+        value.report("must list a picture such as \"1024x1024\"");
+    }
+    let rates = entries.into_iter().map(|(name, value)| Some((name, unit_rate(&value, 1)?)));
+    // Each is read before the first that is wrong ends it.
+    rates.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Whether models of a mode answer with something that is not counted as output: then the price of output may be left out.
+fn is_mute(mode: Mode) -> bool {
+    match mode {
+        Mode::Embedding | Mode::Moderation | Mode::Rerank => true,
+        Mode::Chat | Mode::Completion | Mode::Image | Mode::Speech | Mode::Transcription | Mode::Realtime => false,
+    }
+}
+
+/// What a mode may be billed by in place of tokens, and the kinds of token by which it is billed otherwise.
+fn billed_by(mode: Mode) -> (&'static [Kind], &'static [Kind]) {
+    match mode {
+        Mode::Chat | Mode::Completion | Mode::Embedding | Mode::Moderation => (&[], &[]),
+        Mode::Image => (&[Kind::Images], &[Kind::Output, Kind::ImageOutput]),
+        Mode::Speech => (&[Kind::Characters, Kind::AudioMilliseconds], &[Kind::Output, Kind::AudioOutput]),
+        Mode::Transcription | Mode::Realtime => (&[Kind::AudioMilliseconds], &[Kind::Input, Kind::AudioInput]),
+        Mode::Rerank => (&[Kind::SearchUnits], &[Kind::Input]),
+    }
+}
+
+/// The key of a price that is not for tokens, and for how many of its kind it is.
+fn unit_key(kind: Kind) -> Option<(&'static str, i64)> {
+    match kind {
+        Kind::WebSearch => Some(("web_search", 1)),
+        Kind::Images => Some((IMAGES, 1)),
+        Kind::AudioMilliseconds => Some(("audio_second", 1_000)),
+        Kind::Characters => Some(("character", 1)),
+        Kind::SearchUnits => Some(("search_unit", 1)),
+        Kind::Input
+        | Kind::CacheRead
+        | Kind::CacheWrite5m
+        | Kind::CacheWrite1h
+        | Kind::AudioInput
+        | Kind::ImageInput
+        | Kind::Output
+        | Kind::Reasoning
+        | Kind::AudioOutput
+        | Kind::ImageOutput => None,
+    }
+}
+
+fn read_standard(section: &Section<'_>, mode: Mode) -> Option<Rates> {
+    let input = section.require("input").and_then(|value| rate(&value));
+    let output = match section.get("output") {
+        Some(value) => rate(&value),
+        None if is_mute(mode) => input,
+        None => section.require("output").and(None),
+    };
     let or = |key: &'static str, default: Option<i64>| match section.get(key) {
         Some(value) => rate(&value),
         None => default,
@@ -67,7 +128,9 @@ fn read_standard(section: &Section<'_>) -> Option<Rates> {
         Kind::Reasoning => or("reasoning", output),
         Kind::AudioOutput => or("audio_output", output),
         Kind::ImageOutput => or("image_output", output),
-        Kind::WebSearch => section.get("web_search").map_or(Some(0), |value| search_rate(&value)),
+        Kind::WebSearch | Kind::Images | Kind::AudioMilliseconds | Kind::Characters | Kind::SearchUnits => {
+            read_unit(section, kind)
+        }
     };
     // All are asked for before the first that is missing ends it, so that every mistake is reported.
     let rates = Kind::ALL.map(by_kind);
@@ -75,13 +138,42 @@ fn read_standard(section: &Section<'_>) -> Option<Rates> {
     for (rate, found) in complete.iter_mut().zip(rates) {
         *rate = found?;
     }
+    refuse_free(section, mode, &complete);
     Some(complete)
 }
 
-fn read_long_context(section: &Section<'_>, standard: Option<&Rates>) -> Option<LongContext> {
+/// The rate of a kind that is not a token; what is not listed is not billed.
+fn read_unit(section: &Section<'_>, kind: Kind) -> Option<i64> {
+    let (key, count) = unit_key(kind)?;
+    match section.get(key) {
+        // By size and quality: read apart.
+        Some(value) if kind == Kind::Images && value.is_table() => Some(0),
+        Some(value) => unit_rate(&value, count),
+        None => Some(0),
+    }
+}
+
+/// Whoever is not billed by tokens is billed by something else, or the file says in so many words that he is not.
+fn refuse_free(section: &Section<'_>, mode: Mode, rates: &Rates) {
+    let (units, tokens) = billed_by(mode);
+    let keys = || units.iter().filter_map(|kind| Some(unit_key(*kind)?.0));
+    let is_billed = tokens.iter().any(|kind| rates[*kind as usize] > 0);
+    if let Some(first) = keys().next()
+        && !is_billed
+        && keys().all(|key| section.get(key).is_none())
+    {
+        let all = keys().collect::<Vec<_>>().join(" or ");
+        section.report(
+            first,
+            format_args!("missing: a model of mode {} that is not billed by tokens needs {all}", mode.name()),
+        );
+    }
+}
+
+fn read_long_context(section: &Section<'_>, standard: Option<&Rates>, mode: Mode) -> Option<LongContext> {
     const THRESHOLD: &str = "long_context_above_tokens";
     let above_tokens = section.get(THRESHOLD).map(|value| value.number(1..=1_000_000_000_000));
-    let pair = both(section, ["long_input", "long_output"]);
+    let pair = both(section, ["long_input", "long_output"], mode);
     let [cache_read, cache_write] = ["long_cache_read", "long_cache_write"].map(|key| section.get(key));
     let has_prices = [&cache_read, &cache_write].iter().any(|value| value.is_some()) || pair.is_some();
     match (above_tokens.is_some(), has_prices) {
@@ -99,20 +191,20 @@ fn read_long_context(section: &Section<'_>, standard: Option<&Rates>) -> Option<
     Some(LongContext { above_tokens: above_tokens??, rates })
 }
 
-/// An input and an output price of which both or none must be there.
-fn both(section: &Section<'_>, keys: [&'static str; 2]) -> Option<[i64; 2]> {
+/// An input and an output price of which both or none must be there; where output is not counted, that of input is enough.
+fn both(section: &Section<'_>, keys: [&'static str; 2], mode: Mode) -> Option<[i64; 2]> {
     let values = keys.map(|key| section.get(key));
     for (key, other) in [(0, 1), (1, 0)] {
-        if values[key].is_none() && values[other].is_some() {
+        if values[key].is_none() && values[other].is_some() && !(key == 1 && is_mute(mode)) {
             section.report(keys[key], format_args!("missing, but there is {}", keys[other]));
         }
     }
     let [input, output] = values.map(|value| value.and_then(|value| rate(&value)));
-    Some([input?, output?])
+    Some([input?, if is_mute(mode) { output.or(input)? } else { output? }])
 }
 
-/// The standard rates, input kinds in the proportion of the new input rate, output kinds in that of output. A search
-/// costs the same everywhere.
+/// The standard rates, input kinds in the proportion of the new input rate, output kinds in that of output. What is not a
+/// token costs the same everywhere.
 fn scaled(standard: &Rates, [input, output]: [i64; 2]) -> Rates {
     let base = |kind: Kind| standard[kind as usize];
     Kind::ALL.map(|kind| match kind {
@@ -125,7 +217,7 @@ fn scaled(standard: &Rates, [input, output]: [i64; 2]) -> Rates {
         Kind::Output | Kind::Reasoning | Kind::AudioOutput | Kind::ImageOutput => {
             in_proportion(base(kind), output, base(Kind::Output))
         }
-        Kind::WebSearch => base(kind),
+        Kind::WebSearch | Kind::Images | Kind::AudioMilliseconds | Kind::Characters | Kind::SearchUnits => base(kind),
     })
 }
 
@@ -142,9 +234,9 @@ fn rate(value: &Value<'_>) -> Option<i64> {
     value.parsed(|text| dollars(text, USD_PER_MILLION_TOKENS_MAX))
 }
 
-/// A search's price is for one; rates are for a million.
-fn search_rate(value: &Value<'_>) -> Option<i64> {
-    value.parsed(|text| dollars(text, USD_PER_SEARCH_MAX)).map(|nanos| nanos * MILLION)
+/// What is not a token has a price for `count` of its kind; rates are for a million.
+fn unit_rate(value: &Value<'_>, count: i64) -> Option<i64> {
+    value.parsed(|text| dollars(text, USD_PER_UNIT_MAX)).map(|nanos| nanos * (MILLION / count))
 }
 
 fn dollars(text: &str, usd_max: i64) -> Result<i64, String> {

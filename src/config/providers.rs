@@ -4,9 +4,10 @@ use super::address::BaseUrl;
 use super::gateway::pem_file;
 use super::place::{Section, Value};
 use super::sources::{NoSecret, Secret, Sources};
-use super::{Credential, OnDisconnect, Provider, Timeouts};
+use super::{Credential, CredentialStyle, OnDisconnect, Provider, Timeouts};
 use filters::catalogue::InputEstimate;
-use filters::dialect::Dialect;
+use filters::dialect::{Dialect, Protocol};
+use filters::objects::OBJECT_ID_BYTES_MAX;
 use filters::price::Tier;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
@@ -15,10 +16,11 @@ const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
 /// What the first part of a public path can be: a provider of such a name could never be named in one.
-const RESERVED_NAMES: [&str; 8] = ["v1", "v1beta", "api", "key", "openapi.json", "auth.md", ".well-known", "metrics"];
+const RESERVED_NAMES: [&str; 10] =
+    ["v1", "v1beta", "v2", "api", "key", "model", "openapi.json", "auth.md", ".well-known", "metrics"];
 
 /// Headers of the connection or of our credentials, which the relay writes itself.
-const RESERVED_HEADERS: [&str; 16] = [
+const RESERVED_HEADERS: [&str; 18] = [
     "host",
     "connection",
     "content-length",
@@ -34,6 +36,8 @@ const RESERVED_HEADERS: [&str; 16] = [
     "x-api-key",
     "api-key",
     "x-goog-api-key",
+    "x-amz-date",
+    "x-amz-security-token",
     "cookie",
 ];
 
@@ -85,10 +89,14 @@ fn check_name(name: &str) -> Result<(), String> {
 
 /// The provider; without credentials if it is optional and has none; none if there is a mistake in it.
 fn read_provider(section: &Section<'_>, name: &Arc<str>, sources: &Sources<'_>) -> Option<Provider> {
-    let dialect = section.require("protocol").and_then(|value| value.parsed(dialect));
+    let protocol = section.require("protocol").and_then(|value| value.parsed(protocol));
+    let apis = read_apis(section, protocol);
     let base_url = section.require("base_url").and_then(|value| value.parsed(BaseUrl::parse));
     let is_optional = section.boolean("optional", false);
     let credentials = section.require("credentials").map(|value| read_credentials(&value, is_optional, sources));
+    let credential = read_style(section, protocol, credentials.as_ref().and_then(Option::as_deref));
+    let query = section.parsed("query", String::new(), query);
+    let adds_usage = section.boolean("adds_usage", true);
     let headers = section.get("headers").map(|value| read_headers(&value)).unwrap_or_default();
     let timeouts = section.within("timeouts", read_timeouts);
     let proxy = section.get("proxy").and_then(|value| value.parsed(proxy));
@@ -100,14 +108,18 @@ fn read_provider(section: &Section<'_>, name: &Arc<str>, sources: &Sources<'_>) 
     let input_estimate = section.parsed("input_estimate", InputEstimate::default(), |text| {
         InputEstimate::named(text).ok_or_else(|| "not one of bytes/4, bound".to_owned())
     });
-    let tiers = [("standard", Tier::Standard), ("flex", Tier::Flex), ("priority", Tier::Priority)];
-    let default_tier = section.choice("default_tier", Tier::Standard, &tiers);
+    let default_tier = section.choice("default_tier", Tier::Standard, &Tier::ALL.map(|tier| (tier.name(), tier)));
     let on_disconnect = read_on_disconnect(section);
+    let shared_objects = section.list("shared_objects", Vec::new(), object_id);
     Some(Provider {
         name: Arc::clone(name),
-        dialect: dialect?,
+        protocol: protocol?,
+        apis: apis.into(),
         base_url: base_url?,
+        query,
         credentials: credentials??,
+        credential: credential?,
+        adds_usage,
         headers,
         timeouts,
         cool_down,
@@ -119,6 +131,7 @@ fn read_provider(section: &Section<'_>, name: &Arc<str>, sources: &Sources<'_>) 
         input_estimate,
         default_tier,
         on_disconnect,
+        shared_objects: shared_objects.into(),
     })
 }
 
@@ -129,8 +142,81 @@ fn read_on_disconnect(section: &Section<'_>) -> OnDisconnect {
     section.choice("on_disconnect", OnDisconnect::Cancel, &[("cancel", OnDisconnect::Cancel), ("drain", drain)])
 }
 
-fn dialect(text: &str) -> Result<Dialect, String> {
-    Dialect::named(text).ok_or_else(|| "not one of openai, anthropic".to_owned())
+/// How credentials go into requests; none if there is a mistake.
+fn read_style(
+    section: &Section<'_>,
+    protocol: Option<Protocol>,
+    credentials: Option<&[Credential]>,
+) -> Option<CredentialStyle> {
+    const STYLES: [&str; 5] = ["bearer", "x-api-key", "api-key", "x-goog-api-key", "sigv4"];
+    let usual = match protocol? {
+        Protocol::Openai | Protocol::Cohere => STYLES[0],
+        Protocol::Anthropic => STYLES[1],
+        Protocol::Gemini => STYLES[3],
+        Protocol::Bedrock => STYLES[4],
+    };
+    let written = section.choice("credential", usual, &STYLES.map(|style| (style, style)));
+    let region = section.get("region");
+    if written == STYLES[4] {
+        let Some(region) = region else {
+            section.report("region", "missing: signatures name the region");
+            return None;
+        };
+        let is_sound = |credential: &Credential| (2..=3).contains(&credential.secret.reveal().split(':').count());
+        if !credentials.unwrap_or_default().iter().all(is_sound) {
+            section.report("credentials", "must be ID:SECRET or ID:SECRET:SESSION_TOKEN for signatures");
+        }
+        return Some(CredentialStyle::SigV4 { region: region.parsed(region_name)? });
+    }
+    if region.is_some() {
+        section.report("region", "is of no use: only signatures (credential = \"sigv4\") name the region");
+    }
+    Some(match written {
+        "x-api-key" => CredentialStyle::XApiKey,
+        "api-key" => CredentialStyle::ApiKey,
+        "x-goog-api-key" => CredentialStyle::XGoogApiKey,
+        _ => CredentialStyle::Bearer,
+    })
+}
+
+fn region_name(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if is_plain && !text.is_empty() { Ok(text.to_owned()) } else { Err("not a region such as us-east-1".to_owned()) }
+}
+
+/// Parameters as they are added to a query.
+fn query(text: &str) -> Result<String, String> {
+    let is_parameter = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| !name.is_empty());
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'?'));
+    if is_plain && (text.is_empty() || text.split('&').all(is_parameter)) {
+        Ok(text.to_owned())
+    } else {
+        Err("not parameters such as api-version=2026-01-01".to_owned())
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    Protocol::named(text).ok_or_else(|| format!("not one of {}", Protocol::ALL.map(Protocol::name).join(", ")))
+}
+
+/// The dialects that a provider is said to speak, by their names.
+fn read_apis(section: &Section<'_>, protocol: Option<Protocol>) -> Vec<Dialect> {
+    let spoken = || Dialect::ALL.into_iter().filter(|dialect| Some(dialect.protocol()) == protocol);
+    let parse = |text: &str| {
+        let known = || spoken().map(Dialect::name).collect::<Vec<_>>().join(", ");
+        spoken().find(|dialect| dialect.name() == text).ok_or_else(|| format!("not one of {}", known()))
+    };
+    let items = section.get("apis").and_then(|value| value.items()).unwrap_or_default();
+    items.iter().filter_map(|item| item.parsed(parse)).collect()
+}
+
+fn object_id(text: &str) -> Result<Box<str>, String> {
+    if (1..=OBJECT_ID_BYTES_MAX).contains(&text.len()) {
+        Ok(text.into())
+    } else {
+        Err(format!("must be the id of an object, 1 to {OBJECT_ID_BYTES_MAX} bytes"))
+    }
 }
 
 fn proxy(text: &str) -> Result<BaseUrl, String> {

@@ -1,6 +1,7 @@
 //! The configuration as its users meet it: the shipped files, each mistake and its place.
 
 mod exact_prices;
+mod shipped_prices;
 
 use super::place::Document;
 use super::reading::Reading;
@@ -71,13 +72,16 @@ fn the_shipped_files_are_sound() {
         Reading::of_texts(("conf/tollgate.toml", SHIPPED), ("conf/models.toml", SHIPPED_MODELS), environment).result
     };
     let config = shipped(&with_credentials).expect("sound with credentials");
-    assert_eq!(config.summary(), "2 providers, 48 models, 48 of them served");
+    let others = "gemini, azure, bedrock, mistral, cohere, deepseek, xai, groq, openrouter, together, fireworks, perplexity, \
+                  vllm, ollama";
+    let left_out =
+        |served: &str, names: &str| format!("{served} of them served; left out for want of a credential: {names}");
+    assert_eq!(config.summary(), left_out("2 providers, 468 models, 101", others));
     assert_eq!(config.providers[0].credentials[0].secret.reveal(), "sk-OPENAI_API_KEY");
     assert_eq!(config.data_dir, Path::new("conf/data"));
 
     let config = shipped(&without_credentials).expect("sound without credentials");
-    let summary = "0 providers, 48 models, 0 of them served; left out for want of a credential: openai, anthropic";
-    assert_eq!(config.summary(), summary);
+    assert_eq!(config.summary(), left_out("0 providers, 468 models, 0", &format!("openai, anthropic, {others}")));
 }
 
 #[test]
@@ -95,9 +99,11 @@ fn the_shipped_values_are_the_defaults() {
     let [written, defaulted] = &config.providers[..] else { panic!("two providers") };
     let as_openai = Provider {
         name: written.name.clone(),
-        dialect: written.dialect,
+        protocol: written.protocol,
+        apis: Arc::clone(&written.apis),
         base_url: written.base_url.clone(),
         credentials: written.credentials.clone(),
+        credential: written.credential.clone(),
         ..defaulted.clone()
     };
     assert_eq!(*written, as_openai);
@@ -149,14 +155,14 @@ fn the_files_on_disk_are_checked() {
 
 #[test]
 fn mistakes_of_all_files_are_reported_together() {
-    let main = "[gateway]\nthreads = -1\n\n[providers.a]\nprotocol = 'klingon'\nbase_url = 'host'\ncredential = 3\n";
+    let main = "[gateway]\nthreads = -1\n\n[providers.a]\nprotocol = 'klingon'\nbase_url = 'host'\ncredentals = 3\n";
     let found = mistakes(main, "[[models]]\nid = 'a b'\n");
     let expected = [
         "c.toml:2: gateway.threads: must be from 0 to 1024, not -1",
         "c.toml:4: providers.a.credentials: missing",
-        "c.toml:5: providers.a.protocol: not one of openai, anthropic",
+        "c.toml:5: providers.a.protocol: not one of openai, anthropic, gemini, cohere, bedrock",
         "c.toml:6: providers.a.base_url: not an absolute http(s) URL",
-        "c.toml:7: providers.a.credential: unknown key; did you mean credentials?",
+        "c.toml:7: providers.a.credentals: unknown key; did you mean credentials?",
         "m.toml:1: models[a b].context_tokens: missing",
         "m.toml:1: models[a b].output_tokens_max: missing",
         "m.toml:1: models[a b].output_limit_field: missing",
@@ -240,8 +246,28 @@ fn mistakes_in_providers_have_their_places() {
         ("proxy = 'https://p:1'", "c.toml:6: providers.a.proxy: must be http://HOST:PORT"),
         ("ca_file = 7", "c.toml:6: providers.a.ca_file: must be text in quotes, not integer"),
         ("input_estimate = 'x'", "c.toml:6: providers.a.input_estimate: not one of bytes/4, bound"),
-        ("default_tier = 'x'", "c.toml:6: providers.a.default_tier: not one of standard, flex, priority"),
+        ("default_tier = 'x'", "c.toml:6: providers.a.default_tier: not one of standard, flex, priority, batch"),
         ("on_disconnect = 'x'", "c.toml:6: providers.a.on_disconnect: not one of cancel, drain"),
+        (
+            "credential = 'x'",
+            "c.toml:6: providers.a.credential: not one of bearer, x-api-key, api-key, x-goog-api-key, sigv4",
+        ),
+        ("credential = 'sigv4'", "c.toml:2: providers.a.region: missing: signatures name the region"),
+        (
+            "region = 'us-east-1'",
+            "c.toml:6: providers.a.region: is of no use: only signatures (credential = \"sigv4\") name the region",
+        ),
+        (
+            "credential = 'sigv4'\nregion = 'us-east-1'",
+            "c.toml:5: providers.a.credentials: must be ID:SECRET or ID:SECRET:SESSION_TOKEN for signatures",
+        ),
+        ("query = 'a b'", "c.toml:6: providers.a.query: not parameters such as api-version=2026-01-01"),
+        ("adds_usage = 1", "c.toml:6: providers.a.adds_usage: must be true or false, not integer"),
+        (
+            "apis = ['messages']",
+            "c.toml:6: providers.a.apis[0]: not one of chat, responses, completions, embeddings, images, speech, \
+             transcription, moderations, realtime",
+        ),
         ("drain_ms_max = 0", "c.toml:6: providers.a.drain_ms_max: must be from 1 to 86400000, not 0"),
         ("headers = { 'a b' = 'c' }", "c.toml:6: providers.a.headers.a b: not a header name"),
         ("headers = { a = \"b\\n\" }", "c.toml:6: providers.a.headers.a: not a header value"),
@@ -255,9 +281,21 @@ fn mistakes_in_providers_have_their_places() {
     ] {
         assert_eq!(provider_mistake(text), expected, "{text}");
     }
-    for name in
-        ["v1", "v1beta", "api", "key", "'openapi.json'", "'auth.md'", "'.well-known'", "metrics", "A", "a_b", "''"]
-    {
+    for name in [
+        "v1",
+        "v1beta",
+        "v2",
+        "api",
+        "key",
+        "model",
+        "'openapi.json'",
+        "'auth.md'",
+        "'.well-known'",
+        "metrics",
+        "A",
+        "a_b",
+        "''",
+    ] {
         let found = mistakes(&PROVIDER.replace(".a]", &format!(".{name}]")), "models = []");
         assert!(found.len() == 1 && found[0].starts_with("c.toml:2: providers."), "{found:?}");
     }
@@ -321,12 +359,48 @@ fn mistakes_in_models_have_their_places() {
 }
 
 #[test]
+fn no_mode_is_free_by_omission() {
+    let priced = |mode: &str, price: &str| {
+        let text =
+            model(&format!("from = '2026-08-01'\n{price}")).replace("id = 'm'", &format!("id = 'm'\nmode = '{mode}'"));
+        parse(PROVIDER, &text).map(|_| ()).map_err(|found| found.join("\n"))
+    };
+    let zero = "input = '0'\noutput = '0'\n";
+    for (mode, key, needs) in [
+        ("image", "image", "image"),
+        ("speech", "character", "character or audio_second"),
+        ("transcription", "audio_second", "audio_second"),
+        ("realtime", "audio_second", "audio_second"),
+        ("rerank", "search_unit", "search_unit"),
+    ] {
+        let missing = format!(
+            "m.toml:9: models[m].prices[0].{key}: missing: a model of mode {mode} that is not billed by tokens needs {needs}"
+        );
+        assert_eq!(priced(mode, zero), Err(missing), "{mode}");
+        assert_eq!(priced(mode, &format!("{zero}{key} = '0.01'")), Ok(()), "{mode}");
+        // That it is free can be said.
+        assert_eq!(priced(mode, &format!("{zero}{key} = '0'")), Ok(()), "{mode}");
+        assert_eq!(priced(mode, "input = '1'\noutput = '2'"), Ok(()), "{mode}");
+    }
+    for mode in ["chat", "completion", "image", "speech", "transcription", "realtime"] {
+        let missing = "m.toml:9: models[m].prices[0].output: missing".to_owned();
+        assert_eq!(priced(mode, "input = '1'\nimage = '1'\naudio_second = '1'"), Err(missing), "{mode}");
+    }
+    for mode in ["embedding", "moderation", "rerank"] {
+        assert_eq!(priced(mode, "input = '1'\ninput_batch = '0.5'"), Ok(()), "{mode}");
+    }
+}
+
+#[test]
 fn mistakes_in_prices_have_their_places() {
     for (text, expected) in [
         (
             "cache_write_1h = '0.5'",
             "12: models[m].prices[0].cache_write_1h: must not be below cache_write (where that is absent: input)",
         ),
+        ("image = {}", "12: models[m].prices[0].image: must list a picture such as \"1024x1024\""),
+        ("image = { a = 1 }", "12: models[m].prices[0].image.a: must be text in quotes, not integer"),
+        ("image = 7", "12: models[m].prices[0].image: must be text in quotes, not integer"),
         ("input_flex = '1'", "8: models[m].prices[0].output_flex: missing, but there is input_flex"),
         (
             "long_context_above_tokens = 5",

@@ -4,7 +4,7 @@ use super::families::Families;
 use super::providers::ProviderSeries;
 use super::requests::Requests;
 use filters::pipeline::Settled;
-use filters::scope::Route;
+use filters::route::Route;
 use filters::usage::{Kind, Usage};
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 use std::sync::{Arc, OnceLock};
@@ -24,7 +24,7 @@ pub struct Timing {
 /// The counters of one route, provider and model.
 pub struct CallSeries {
     requests: Requests,
-    tokens: Tokens,
+    used: Used,
     spend: IntCounter,
     overhead: Histogram,
     provider: Arc<ProviderSeries>,
@@ -34,7 +34,7 @@ impl CallSeries {
     pub(super) fn new(families: &Families, route: Route, provider: &Arc<ProviderSeries>, model: &Arc<str>) -> Self {
         Self {
             requests: Requests::new(&families.requests, route.name(), provider.name(), model),
-            tokens: Tokens::new(&families.tokens, provider.name(), model),
+            used: Used::new(families, provider.name(), model),
             spend: families.spend.with_label_values(&[&**provider.name(), &**model]),
             overhead: families.overhead.clone(),
             provider: Arc::clone(provider),
@@ -45,7 +45,7 @@ impl CallSeries {
     pub fn record(&self, settled: &Settled, timing: &Timing) {
         let terminal = &settled.terminal;
         self.requests.count(terminal.status, terminal.error);
-        self.tokens.count(&terminal.usage);
+        self.used.count(&terminal.usage);
         // A charge is never below zero, and a counter can't fall.
         self.spend.inc_by(terminal.charge.at_least_zero().0.unsigned_abs());
         self.overhead.observe(timing.overhead.as_secs_f64());
@@ -59,18 +59,21 @@ impl CallSeries {
     }
 }
 
-/// Tokens by kind, for one provider and model. Each counter is registered with the first token of its kind.
-struct Tokens {
-    family: IntCounterVec,
+/// What was used by kind, for one provider and model: tokens in one family, what is none in another, so that a sum over
+/// kinds means something. Each counter is registered when the first of its kind is used.
+struct Used {
+    tokens: IntCounterVec,
+    units: IntCounterVec,
     provider: Arc<str>,
     model: Arc<str>,
     counters: [OnceLock<IntCounter>; Kind::ALL.len()],
 }
 
-impl Tokens {
-    fn new(family: &IntCounterVec, provider: &Arc<str>, model: &Arc<str>) -> Self {
+impl Used {
+    fn new(families: &Families, provider: &Arc<str>, model: &Arc<str>) -> Self {
         Self {
-            family: family.clone(),
+            tokens: families.tokens.clone(),
+            units: families.units.clone(),
             provider: Arc::clone(provider),
             model: Arc::clone(model),
             counters: Default::default(),
@@ -87,7 +90,8 @@ impl Tokens {
     }
 
     fn counter(&self, kind: Kind) -> &IntCounter {
+        let family = if kind.is_token() { &self.tokens } else { &self.units };
         self.counters[kind as usize]
-            .get_or_init(|| self.family.with_label_values(&[&*self.provider, &*self.model, kind.name()]))
+            .get_or_init(|| family.with_label_values(&[&*self.provider, &*self.model, kind.name()]))
     }
 }

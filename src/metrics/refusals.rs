@@ -4,7 +4,7 @@ use super::families::Families;
 use super::requests::Requests;
 use crate::error;
 use filters::denied::Code;
-use filters::scope::Route;
+use filters::route::Route;
 use prometheus::IntCounter;
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
 //! What is scraped is what the dashboard and the alerts are written over, and nobody outside can make it grow.
 
 use super::*;
-use filters::catalogue::Catalogue;
+use filters::catalogue::{Catalogue, Mode};
 use filters::id::{CallId, PriceId};
 use filters::money::NanoUsd;
 use filters::pipeline::Settled;
 use filters::ports::{Outcome, Terminal};
 use filters::price::Tier;
 use filters::time::EpochMs;
-use filters::usage::Usage;
+use filters::usage::{Kind, Usage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ fn model(name: &str) -> Model {
         output_tokens_max: 16_384,
         output_limit_field: Box::from("max_tokens"),
         output_limit_min: 1,
+        mode: Mode::Chat,
         hidden_output: false,
         candidates: Vec::new(),
     }
@@ -38,7 +39,7 @@ fn settled(outcome: Outcome, status: u16, estimated: bool) -> Settled {
         provider: Arc::from("openai"),
         price: PriceId(1),
         tier: Tier::Standard,
-        usage: Usage::of(30, 12),
+        usage: Usage::of(30, 12).with(Kind::WebSearch, 2),
         charge: NanoUsd(4_200),
         reserved: NanoUsd(2_000_000_000),
         attempts: 1,
@@ -152,6 +153,7 @@ fn a_call_is_counted_in_every_series_that_it_concerns() {
         r#"tollgate_requests_total{error_type="",model="gpt-4o-mini",provider="openai",route="chat_completions",status_class="2xx"} 1"#,
         r#"tollgate_tokens_total{kind="input",model="gpt-4o-mini",provider="openai"} 30"#,
         r#"tollgate_tokens_total{kind="output",model="gpt-4o-mini",provider="openai"} 12"#,
+        r#"tollgate_units_total{kind="web_search",model="gpt-4o-mini",provider="openai"} 2"#,
         r#"tollgate_spend_nano_usd_total{model="gpt-4o-mini",provider="openai"} 4200"#,
         r#"tollgate_overhead_seconds_bucket{le="0.00002"} 0"#,
         r#"tollgate_overhead_seconds_bucket{le="0.00005"} 1"#,

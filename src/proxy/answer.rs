@@ -1,5 +1,6 @@
 //! The answer on its way to the client: metered as it passes, and on the books before its end leaves.
 
+mod background;
 mod cut;
 mod drain;
 mod refuse;
@@ -8,6 +9,7 @@ pub(super) use refuse::{refusal, whole_answer};
 
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, is_timeout};
+use super::objects::Claimer;
 use super::relay::Opening;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
@@ -16,7 +18,7 @@ use crate::error;
 use bytes::{Bytes, BytesMut};
 use drain::Drain;
 use filters::denied::{Code, Denied};
-use filters::dialect::Dialect;
+use filters::dialect::Protocol;
 use filters::id::CallId;
 use filters::meter::Meter;
 use filters::money::NanoUsd;
@@ -35,6 +37,8 @@ pub(super) struct Passage<'a> {
     pub(super) runtime: &'a Arc<Runtime>,
     pub(super) client: &'a mut ServerSession,
     pub(super) call: Admitted,
+    /// Claims what the answer makes, before the client can have it.
+    pub(super) claimer: Option<Claimer>,
     pub(super) report: &'a mut Report,
 }
 
@@ -94,7 +98,7 @@ impl Break {
 impl<'a> Passage<'a> {
     /// Passes the answer on and settles the call.
     pub(super) async fn run(self, opening: Opening) -> Connection {
-        let Opening { exchange, meter, first, is_stream, broken, is_deserted } = opening;
+        let Opening { exchange, meter, first, is_stream, broken, is_deserted, .. } = opening;
         match broken {
             _ if is_deserted => Box::pin(self.depart(Unfinished::unseen(exchange, meter))).await,
             Some(broken) => Box::pin(self.fail(exchange, meter, broken)).await,
@@ -117,6 +121,7 @@ impl<'a> Passage<'a> {
         let mut last_write = Instant::now();
         loop {
             self.call.progress.tally = *meter.tally();
+            self.claim(&out);
             if !out.is_empty() {
                 exchange.provider().series.observe_token_gap(last_write.elapsed());
                 last_write = Instant::now();
@@ -149,8 +154,12 @@ impl<'a> Passage<'a> {
         let mut body = BytesMut::new();
         loop {
             match self.read_on(&mut exchange, &mut meter).await {
-                Step::Bytes(bytes) => body.extend_from_slice(&bytes),
+                Step::Bytes(bytes) => {
+                    self.claim(&bytes);
+                    body.extend_from_slice(&bytes);
+                }
                 Step::End(bytes) => {
+                    self.claim(&bytes);
                     body.extend_from_slice(&bytes);
                     return self.small(exchange, &meter, body.freeze()).await;
                 }
@@ -164,6 +173,9 @@ impl<'a> Passage<'a> {
     }
 
     async fn small(self, exchange: Box<Exchange>, meter: &Meter, body: Bytes) -> Connection {
+        if let Some(response) = self.unanswered(&exchange, meter) {
+            return Box::pin(self.put_off(exchange, body, response)).await;
+        }
         let status = exchange.head().status.as_u16();
         let mut head = self.head(&exchange, BodyLength::Bytes(body.len()));
         self.report.mark_first_byte();
@@ -201,6 +213,7 @@ impl<'a> Passage<'a> {
             self.call.progress.tally.text_bytes = unfinished.relayed_bytes;
             match step {
                 Step::Bytes(bytes) => {
+                    self.claim(&bytes);
                     let piece = std::mem::replace(&mut held, bytes);
                     unfinished.relayed_bytes += piece.len() as u64;
                     if self.client.write_response_body(piece, false).await.is_err() {
@@ -208,6 +221,7 @@ impl<'a> Passage<'a> {
                     }
                 }
                 Step::End(bytes) => {
+                    self.claim(&bytes);
                     let Unfinished { exchange, meter, .. } = unfinished;
                     return self.finish(exchange, &meter, join(held, bytes), status).await;
                 }
@@ -258,6 +272,9 @@ impl<'a> Passage<'a> {
 
     /// The client has left: the answer is read on without it, or the provider is told to stop.
     async fn depart(self, unfinished: Unfinished) -> Connection {
+        if self.unanswered(&unfinished.exchange, &unfinished.meter).is_some() {
+            return self.leave(unfinished, Outcome::ClientGone).await;
+        }
         match drain::Place::take(self.gateway, self.runtime, unfinished.exchange.provider()) {
             Some(place) => {
                 tracing::debug!(request_id = %self.call.intent().call, "the client has left; its answer is read on");
@@ -273,6 +290,12 @@ impl<'a> Passage<'a> {
     /// Settles an answer that was broken off by either side. The connection is cut, so that nobody takes it for whole.
     async fn leave(self, unfinished: Unfinished, outcome: Outcome) -> Connection {
         let Unfinished { exchange, mut meter, status, relayed_bytes } = unfinished;
+        if let Some(response) = self.unanswered(&exchange, &meter) {
+            self.report.status = status;
+            self.go_on(response);
+            exchange.abort().await;
+            return Connection::Broken;
+        }
         if outcome == Outcome::UpstreamFailed {
             self.report.error = Some(Code::UpstreamFailed);
         }
@@ -288,7 +311,7 @@ impl<'a> Passage<'a> {
             Break::TimedOut => Denied::UpstreamTimeout,
             Break::Cut => Denied::UpstreamFailed,
         };
-        let refused = error::answer(&denied, self.runtime.shape(self.dialect()), self.call.intent().call);
+        let refused = error::answer(&denied, self.runtime.shape(self.protocol()), self.call.intent().call);
         meter.break_off(0);
         self.report.refuse(&denied);
         let Self { gateway, runtime, client, mut call, report, .. } = self;
@@ -300,8 +323,15 @@ impl<'a> Passage<'a> {
         refusal(client, &refused, runtime, report).await
     }
 
-    fn dialect(&self) -> Dialect {
-        self.call.intent().route.dialect()
+    /// Claims what these bytes of the answer, which are about to leave, name for the first time.
+    fn claim(&mut self, bytes: &[u8]) {
+        if let Some(claimer) = &mut self.claimer {
+            claimer.read(self.gateway, bytes);
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.call.intent().route.protocol()
     }
 
     /// The head of the answer, but for what is known only when the call is settled.
@@ -311,9 +341,9 @@ impl<'a> Passage<'a> {
         let length = if speaks_1_0 && length == BodyLength::Open { BodyLength::UntilClose } else { length };
         let mut head = AnswerHead::new(provider.status.as_u16(), length);
         head.pass_on(&provider.headers);
-        head.call(self.call.intent().call, self.dialect());
+        head.call(self.call.intent().call, self.protocol());
         head.provider(&exchange.provider().name);
-        head.rates(&self.call.key().chain, Some(&self.call.model().id), self.dialect(), self.report.started);
+        head.rates(&self.call.key().chain, Some(&self.call.model().id), self.protocol(), self.report.started);
         if let Some(tokens) = self.call.output_limit() {
             head.output_limit(tokens);
         }

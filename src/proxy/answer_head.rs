@@ -6,7 +6,7 @@ use super::Runtime;
 use super::headers::{is_hop_by_hop, is_named_in_connection, put_number};
 use crate::error::ErrorAnswer;
 use bytes::{BufMut, BytesMut};
-use filters::dialect::Dialect;
+use filters::dialect::Protocol;
 use filters::id::CallId;
 use filters::money::NanoUsd;
 use filters::quota::{Chain, Counted, RateReading};
@@ -118,9 +118,9 @@ impl AnswerHead {
     }
 
     /// The call's name, as each protocol's clients expect it.
-    pub(super) fn call(&mut self, call: CallId, dialect: Dialect) {
+    pub(super) fn call(&mut self, call: CallId, protocol: Protocol) {
         self.text(REQUEST_ID, |text| text.put_slice(&call.to_ascii()));
-        if dialect == Dialect::Anthropic {
+        if protocol == Protocol::Anthropic {
             self.text(ANTHROPIC_REQUEST_ID, |text| text.put_slice(&call.to_ascii()));
         }
     }
@@ -139,9 +139,15 @@ impl AnswerHead {
         if let Some(should_retry) = refused.should_retry {
             self.fixed(SHOULD_RETRY, if should_retry { "true" } else { "false" });
         }
-        if let Some(method) = &refused.allowed {
-            self.text(ALLOW, |text| text.put_slice(method.as_str().as_bytes()));
+        if let Some(methods) = refused.allowed {
+            self.methods(ALLOW, methods);
         }
+    }
+
+    /// The methods that a path answers.
+    pub(super) fn methods(&mut self, name: HeaderName, methods: &[http::Method]) {
+        let names: Vec<_> = methods.iter().map(http::Method::as_str).collect();
+        self.text(name, |text| text.put_slice(names.join(", ").as_bytes()));
     }
 
     /// What the call cost.
@@ -155,19 +161,19 @@ impl AnswerHead {
     }
 
     /// Where the key's rates stand for calls of a model.
-    pub(super) fn rates(&mut self, chain: &Chain, model: Option<&str>, dialect: Dialect, now: EpochMs) {
+    pub(super) fn rates(&mut self, chain: &Chain, model: Option<&str>, protocol: Protocol, now: EpochMs) {
         let requests = chain.tightest(Counted::Requests, model, now);
         let tokens = chain.tightest(Counted::Tokens, model, now);
         if let Some(reading) = requests {
-            self.rate(&REQUEST_RATE, reading, dialect, now);
+            self.rate(&REQUEST_RATE, reading, protocol, now);
         }
         if let Some(reading) = tokens {
-            self.rate(&TOKEN_RATE, reading, dialect, now);
+            self.rate(&TOKEN_RATE, reading, protocol, now);
         }
         self.ietf_rates(requests, tokens);
     }
 
-    fn rate(&mut self, names: &RateNames, reading: RateReading, dialect: Dialect, now: EpochMs) {
+    fn rate(&mut self, names: &RateNames, reading: RateReading, protocol: Protocol, now: EpochMs) {
         let [limit, remaining, reset] = &names.openai;
         self.number(limit.clone(), reading.limit.unsigned_abs());
         self.number(remaining.clone(), reading.remaining.unsigned_abs());
@@ -175,7 +181,7 @@ impl AnswerHead {
             put_number(text, reading.reset_ms);
             text.put_slice(b"ms");
         });
-        if dialect == Dialect::Anthropic {
+        if protocol == Protocol::Anthropic {
             let [limit, remaining, reset] = &names.anthropic;
             self.number(limit.clone(), reading.limit.unsigned_abs());
             self.number(remaining.clone(), reading.remaining.unsigned_abs());
@@ -305,7 +311,7 @@ mod tests {
             ..Chain::default()
         };
         let mut head = AnswerHead::new(200, BodyLength::Bytes(7));
-        head.rates(&chain, None, Dialect::Anthropic, EpochMs(1_800_000_000_500));
+        head.rates(&chain, None, Protocol::Anthropic, EpochMs(1_800_000_000_500));
         let head = head.finish();
         assert_eq!(value(&head, "x-ratelimit-limit-requests"), "10");
         assert_eq!(value(&head, "x-ratelimit-remaining-tokens"), "1000");

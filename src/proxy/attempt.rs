@@ -1,12 +1,15 @@
 //! One attempt at one provider: dial, send, wait for the head of the answer, read its body, each within its deadline.
 
 use super::Gateway;
+use super::headers::Means;
 use super::providers::Provider;
 use crate::metrics::Failover;
 use bytes::{Bytes, BytesMut};
 use filters::denied::Denied;
-use filters::scope::Route;
+use filters::dialect::Protocol;
+use filters::time::EpochMs;
 use futures_util::FutureExt;
+use http::Method;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
@@ -75,11 +78,20 @@ impl Failure {
     }
 }
 
-/// What is sent: the pieces of the body, one after the other.
+/// What is sent.
 pub(super) struct Outgoing<'a> {
-    pub(super) route: Route,
+    /// The protocol that the client speaks.
+    pub(super) protocol: Protocol,
+    pub(super) method: &'a Method,
+    /// Below the provider's base URL.
+    pub(super) path: &'a str,
+    /// The body, one piece after the other.
     pub(super) pieces: &'a [Bytes],
-    pub(super) credential: &'a http::HeaderValue,
+    pub(super) credential: &'a Means,
+    /// The provider's own name of the model.
+    pub(super) model: &'a str,
+    /// Now: what is signed says when.
+    pub(super) at: EpochMs,
 }
 
 /// An exchange whose answer has begun, unless the client left before that.
@@ -119,7 +131,8 @@ impl Exchange {
                 }
                 Err((failure, _)) => return Err(failure),
             };
-            let mut exchange = Box::new(Self { session, peer, provider: Arc::clone(provider), begun, is_over: false });
+            let mut exchange = Self::sent(session, peer, provider);
+            exchange.begun = begun;
             let awaited = tokio::select! {
                 biased;
                 awaited = exchange.await_head() => awaited,
@@ -132,6 +145,12 @@ impl Exchange {
             }
         }
         Err(last)
+    }
+
+    /// An exchange whose request was sent by the caller.
+    pub(super) fn sent(session: HttpSession<()>, peer: Arc<HttpPeer>, provider: &Arc<Provider>) -> Box<Self> {
+        let (provider, begun) = (Arc::clone(provider), Instant::now());
+        Box::new(Self { session, peer, provider, begun, is_over: false })
     }
 
     /// Waits for the head of the answer. May be stopped and begun again.
@@ -239,7 +258,7 @@ async fn send_h1(
     };
     let body_bytes: usize = outgoing.pieces.iter().map(Bytes::len).sum();
     let mut wire = BytesMut::with_capacity(HEAD_BYTES_USUAL + body_bytes.min(SENT_TOGETHER_MAX));
-    provider.header_sets.write_head(&mut wire, client.req_header(), outgoing.route, outgoing.credential, body_bytes);
+    provider.header_sets.write_head(&mut wire, client.req_header(), outgoing, Some(body_bytes));
     let is_small = body_bytes <= SENT_TOGETHER_MAX;
     if is_small {
         outgoing.pieces.iter().for_each(|piece| wire.extend_from_slice(piece));
@@ -276,7 +295,7 @@ async fn send_h2(
     let bytes = outgoing.pieces.iter().map(Bytes::len).sum();
     let is_http2 = matches!(session, HttpSession::H2(_));
     let sets = &provider.header_sets;
-    let head = sets.request(client.req_header(), outgoing.route, outgoing.credential, bytes, is_http2);
+    let head = sets.request(client.req_header(), outgoing, Some(bytes), is_http2);
     let head = head.ok_or((Failure::Connect, reused))?;
     session.set_write_timeout(Some(provider.settings.timeouts.idle));
     let sent = async {
@@ -311,7 +330,7 @@ const CONNECTIONS_TRIED_MAX: usize = 4;
 const LEFTOVER_BYTES_MAX: usize = 64 * 1024;
 const LEFTOVER_TIME: Duration = Duration::from_millis(50);
 
-async fn within<T>(limit: Duration, work: impl Future<Output = pingora::Result<T>>) -> pingora::Result<T> {
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = pingora::Result<T>>) -> pingora::Result<T> {
     match timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "the deadline has passed"),

@@ -1,22 +1,33 @@
 //! The head of a request on its way to a provider: what of the client's is passed on, and what is added.
 
-use crate::config;
+use super::attempt::Outgoing;
+use super::receive;
+use super::sigv4::{self, Signer};
+use crate::config::{self, CredentialStyle};
 use bytes::{BufMut, BytesMut};
-use filters::dialect::Dialect;
-use filters::scope::Route;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
 };
-use http::{Method, Uri, Version};
+use http::{Uri, Version};
 use pingora::http::RequestHeader;
+use std::fmt::Write;
+
+/// What stands for the provider's name of the model in a base URL.
+const MODEL: &str = "{model}";
+/// The usual size of a path with its query.
+const TARGET_BYTES_USUAL: usize = 96;
+const AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// What a provider's requests have in common.
 pub(super) struct HeaderSets {
     host: HeaderValue,
-    credential_name: HeaderName,
     added: Vec<(HeaderName, HeaderValue)>,
     scheme: &'static str,
-    path: String,
+    /// What paths begin with; between the parts stands the provider's name of the model.
+    path: Vec<String>,
+    /// Parameters that are added to each query, as they are written.
+    query: String,
     /// The header lines that are the same in every HTTP/1.1 request.
     fixed: Vec<u8>,
 }
@@ -29,48 +40,88 @@ impl HeaderSets {
         Ok(Self {
             host: HeaderValue::from_str(&host)
                 .map_err(|_| format!("the host of {} can't be a header", provider.name))?,
-            credential_name: match provider.dialect {
-                Dialect::OpenaiChat => AUTHORIZATION,
-                Dialect::Anthropic => HeaderName::from_static("x-api-key"),
-            },
             fixed: fixed_lines(&host, &provider.headers),
-            path: url.path.clone(),
+            path: url.path.split(MODEL).map(str::to_owned).collect(),
+            query: provider.query.clone(),
             added: provider.headers.clone(),
             scheme: if url.tls { "https" } else { "http" },
         })
     }
 
     /// Writes the head of the request to the provider in HTTP/1.1: the client's own, without what is between the client
-    /// and us.
+    /// and us. A body of unknown length is announced in chunks.
     pub(super) fn write_head(
         &self,
         wire: &mut BytesMut,
         client: &RequestHeader,
-        route: Route,
-        credential: &HeaderValue,
-        body_bytes: usize,
+        outgoing: &Outgoing<'_>,
+        body_bytes: Option<usize>,
     ) {
+        let target = self.target(client, outgoing);
         let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| wire.put_slice(part));
-        put(&[b"POST ", self.path.as_bytes(), route.path().as_bytes()]);
-        if let Some(query) = client.uri.query() {
-            put(&[b"?", query.as_bytes()]);
-        }
-        put(&[
-            b" HTTP/1.1\r\n",
-            &self.fixed,
-            self.credential_name.as_str().as_bytes(),
-            b": ",
-            credential.as_bytes(),
-            b"\r\n",
-        ]);
+        put(&[outgoing.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n", &self.fixed]);
+        self.put_credential(outgoing, &target, |name, value| {
+            put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        });
         for (name, value) in &client.headers {
             if passes_to_provider(name) && !self.is_added(name) && !is_named_in_connection(name, &client.headers) {
                 put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
             }
         }
-        put(&[b"content-length: "]);
-        put_number(wire, body_bytes as u64);
+        match body_bytes {
+            Some(bytes) => {
+                put(&[b"content-length: "]);
+                put_number(wire, bytes as u64);
+            }
+            None => put(&[b"transfer-encoding: chunked"]),
+        }
         wire.put_slice(b"\r\n\r\n");
+    }
+
+    /// The path and the query of a request.
+    fn target(&self, client: &RequestHeader, outgoing: &Outgoing<'_>) -> String {
+        let mut target = String::with_capacity(TARGET_BYTES_USUAL);
+        for (number, part) in self.path.iter().enumerate() {
+            if number > 0 {
+                target.push_str(&percent_encoded(outgoing.model, b""));
+            }
+            target.push_str(part);
+        }
+        target.push_str(outgoing.path);
+        let theirs = receive::query(client, outgoing.protocol).unwrap_or_default();
+        let pairs = theirs.split('&').filter(|pair| !pair.is_empty() && !self.sets_parameter(pair));
+        let all = pairs.chain(Some(&*self.query).filter(|query| !query.is_empty()));
+        for (number, pair) in all.enumerate() {
+            target.push(if number == 0 { '?' } else { '&' });
+            target.push_str(pair);
+        }
+        target
+    }
+
+    /// Whether a parameter of a client has the name of one that we add.
+    fn sets_parameter(&self, pair: &str) -> bool {
+        let name = |pair: &str| pair.split('=').next().map(str::to_owned);
+        !self.query.is_empty() && self.query.split('&').any(|ours| name(ours) == name(pair))
+    }
+
+    /// Puts the headers that make the request ours.
+    fn put_credential(&self, outgoing: &Outgoing<'_>, target: &str, mut put: impl FnMut(&HeaderName, &HeaderValue)) {
+        match outgoing.credential {
+            Means::Header(name, value) => put(name, value),
+            Means::Signature(signer) => {
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                let host = self.host.to_str().unwrap_or_default();
+                let method = outgoing.method.as_str();
+                let request = sigv4::Request { method, host, path, query, pieces: outgoing.pieces };
+                // Without one the provider refuses the request, which is told as a refused credential.
+                let Some(signature) = signer.sign(&request, outgoing.at) else { return };
+                put(&AUTHORIZATION, &signature.authorization);
+                put(&AMZ_DATE, &signature.date);
+                if let Some(token) = &signature.token {
+                    put(&AMZ_SECURITY_TOKEN, token);
+                }
+            }
+        }
     }
 
     fn is_added(&self, name: &HeaderName) -> bool {
@@ -81,18 +132,14 @@ impl HeaderSets {
     pub(super) fn request(
         &self,
         client: &RequestHeader,
-        route: Route,
-        credential: &HeaderValue,
-        body_bytes: usize,
+        outgoing: &Outgoing<'_>,
+        body_bytes: Option<usize>,
         is_http2: bool,
     ) -> Option<RequestHeader> {
         let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = Method::POST;
+        parts.method = outgoing.method.clone();
         parts.version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        let target = match client.uri.query() {
-            Some(query) => format!("{}{}?{query}", self.path, route.path()),
-            None => format!("{}{}", self.path, route.path()),
-        };
+        let target = self.target(client, outgoing);
         parts.headers = HeaderMap::with_capacity(client.headers.len() + 6);
         for (name, value) in &client.headers {
             if passes_to_provider(name) && !is_named_in_connection(name, &client.headers) {
@@ -100,11 +147,15 @@ impl HeaderSets {
             }
         }
         parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
+        if let Some(bytes) = body_bytes {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+        }
         for (name, value) in &self.added {
             parts.headers.insert(name, value.clone());
         }
-        parts.headers.insert(&self.credential_name, credential.clone());
+        self.put_credential(outgoing, &target, |name, value| {
+            parts.headers.insert(name, value.clone());
+        });
         if is_http2 {
             let uri = format!("{}://{}{target}", self.scheme, self.host.to_str().ok()?);
             parts.uri = Uri::try_from(uri).ok()?;
@@ -114,6 +165,50 @@ impl HeaderSets {
         }
         Some(RequestHeader::from(parts))
     }
+}
+
+/// How a credential goes into a request.
+pub(super) enum Means {
+    /// As a header of its own.
+    Header(HeaderName, HeaderValue),
+    /// As the key that the request is signed with.
+    Signature(Signer),
+}
+
+impl Means {
+    /// The means of a provider's credential; the error says why there is none.
+    pub(super) fn of(style: &CredentialStyle, secret: &str) -> Result<Self, String> {
+        let header = |name: HeaderName, text: &str| {
+            let value = HeaderValue::from_str(text);
+            let mut value = value.map_err(|_| "has characters that no header may have".to_owned())?;
+            value.set_sensitive(true);
+            Ok(Self::Header(name, value))
+        };
+        match style {
+            CredentialStyle::Bearer => header(AUTHORIZATION, &format!("Bearer {secret}")),
+            CredentialStyle::XApiKey => header(HeaderName::from_static("x-api-key"), secret),
+            CredentialStyle::ApiKey => header(HeaderName::from_static("api-key"), secret),
+            CredentialStyle::XGoogApiKey => header(HeaderName::from_static("x-goog-api-key"), secret),
+            CredentialStyle::SigV4 { region } => {
+                let signer = Signer::new(secret, region).ok_or("is not ID:SECRET or ID:SECRET:SESSION_TOKEN")?;
+                Ok(Self::Signature(signer))
+            }
+        }
+    }
+}
+
+/// A text in which everything is encoded but letters, digits, `-._~` and `kept`.
+pub(super) fn percent_encoded(text: &str, kept: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 fn fixed_lines(host: &str, added: &[(HeaderName, HeaderValue)]) -> Vec<u8> {
@@ -150,6 +245,9 @@ fn passes_to_provider(name: &HeaderName) -> bool {
                 | "x-request-id"
                 | "openai-organization"
                 | "openai-project"
+                | "x-amz-date"
+                | "x-amz-security-token"
+                | "x-amz-content-sha256"
         )
         && !name.starts_with("x-tollgate-")
         && !name.starts_with("x-forwarded-")
@@ -220,6 +318,8 @@ mod tests {
             "x-tollgate-client",
             "accept-encoding",
             "openai-organization",
+            "x-amz-date",
+            "x-amz-security-token",
         ] {
             assert!(!passes_to_provider(&HeaderName::from_static(name)), "{name}");
         }

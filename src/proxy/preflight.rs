@@ -5,8 +5,8 @@ use super::answer_head::{AnswerHead, BodyLength};
 use super::report::Report;
 use super::{Connection, EMPTY, Runtime};
 use bytes::BufMut;
-use filters::dialect::Dialect;
-use filters::scope::Route;
+use filters::dialect::Protocol;
+use filters::route::Route;
 use http::Method;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
@@ -34,9 +34,9 @@ pub(super) async fn answer(
 ) -> Connection {
     let asked = &session.req_header().headers;
     let mut head = AnswerHead::new(204, BodyLength::None);
-    head.call(report.call, Dialect::OpenaiChat);
+    head.call(report.call, Protocol::Openai);
     head.allow_origin(asked, runtime);
-    head.text(ACCESS_CONTROL_ALLOW_METHODS, |text| text.put_slice(route.method().as_str().as_bytes()));
+    head.methods(ACCESS_CONTROL_ALLOW_METHODS, route.methods());
     if let Some(headers) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         head.text(ACCESS_CONTROL_ALLOW_HEADERS, |text| text.put_slice(headers.as_bytes()));
     }

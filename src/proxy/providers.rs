@@ -1,7 +1,7 @@
 //! What the configuration says now, ready to be used: providers with their addresses, credentials and health.
 
 use super::dial::{Dialer, Tunnel};
-use super::headers::HeaderSets;
+use super::headers::{HeaderSets, Means};
 use super::health::{Rest, pick};
 use super::idle::IdleConnections;
 use crate::config::{self, Config, ErrorShape, Limits, Network};
@@ -9,10 +9,12 @@ use crate::error::Shape;
 use crate::metrics::{CallSeries, Metrics, ProviderSeries};
 use arc_swap::ArcSwap;
 use filters::catalogue::{Catalogue, Model};
-use filters::dialect::Dialect;
+use filters::dialect::Protocol;
+use filters::key::{Key, allows};
+use filters::objects::SharedObjects;
 use filters::pipeline::Admitted;
 use filters::reserve::Allowances;
-use filters::scope::Route;
+use filters::route::Route;
 use filters::time::EpochMs;
 use http::HeaderValue;
 use pingora::protocols::ALPN;
@@ -40,8 +42,11 @@ pub struct Runtime {
     pub cors_origins: Vec<String>,
     /// Load balancers whose word on the client's address is taken.
     pub trusted_proxies: Vec<Network>,
+    /// Stored objects that everybody may use.
+    pub shared_objects: SharedObjects,
     /// For each candidate of the catalogue, who serves which model.
     by_candidate: Vec<(Arc<Provider>, Arc<Model>)>,
+    by_name: HashMap<Arc<str>, Arc<Provider>>,
     /// For each candidate, the series of each route, once they were used.
     series: Vec<[OnceLock<Arc<CallSeries>>; Route::ALL.len()]>,
 }
@@ -76,8 +81,10 @@ impl Runtime {
             log_calls: config.log.calls,
             cors_origins: config.gateway.cors_origins.clone(),
             trusted_proxies: config.gateway.trusted_proxies.clone(),
-            series: by_candidate.iter().map(|_| Default::default()).collect(),
+            series: by_candidate.iter().map(|_| [const { OnceLock::new() }; Route::ALL.len()]).collect(),
+            shared_objects: shared_objects(config),
             by_candidate,
+            by_name: providers,
         })
     }
 
@@ -87,9 +94,9 @@ impl Runtime {
     }
 
     /// The shape of errors in a protocol.
-    pub(super) fn shape(&self, dialect: Dialect) -> Shape {
+    pub(super) fn shape(&self, protocol: Protocol) -> Shape {
         match self.error_shape {
-            ErrorShape::Protocol => Shape::of(dialect),
+            ErrorShape::Protocol => Shape::of(protocol),
             ErrorShape::Gateway => Shape::Gateway,
             ErrorShape::Numeric => Shape::Numeric,
         }
@@ -98,6 +105,29 @@ impl Runtime {
     /// Who serves a candidate.
     pub(super) fn provider(&self, candidate_number: usize) -> &Arc<Provider> {
         &self.by_candidate[candidate_number].0
+    }
+
+    /// The provider of a name.
+    pub(super) fn provider_named(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.by_name.get(name)
+    }
+
+    /// The providers that a key may use in a protocol, by their names; only the one that is named, where one is.
+    pub(super) fn providers_of(&self, protocol: Protocol, key: &Key, named: Option<&str>) -> Vec<Arc<Provider>> {
+        let fits = |provider: &&Arc<Provider>| {
+            provider.settings.protocol == protocol
+                && allows(&key.providers, &provider.name)
+                && named.is_none_or(|name| *provider.name == *name)
+        };
+        let mut providers: Vec<_> = self.by_name.values().filter(fits).map(Arc::clone).collect();
+        providers.sort_by(|one, other| one.name.cmp(&other.name));
+        providers
+    }
+
+    /// The rank among all candidates of the first that a provider is; none if it serves no model.
+    pub(super) fn rank(&self, provider: &Provider) -> Option<u32> {
+        let candidates = self.catalogue.candidates().map(|(_, candidate)| candidate);
+        candidates.filter(|candidate| candidate.provider == provider.name).map(|candidate| candidate.priority).min()
     }
 
     /// Every provider that serves something.
@@ -131,6 +161,16 @@ impl Runtime {
     }
 }
 
+fn shared_objects(config: &Config) -> SharedObjects {
+    let mut shared = SharedObjects::new();
+    for provider in &config.providers {
+        for id in provider.shared_objects.iter() {
+            shared.entry(Box::from(&**id)).or_default().push(Arc::clone(&provider.name));
+        }
+    }
+    shared
+}
+
 /// A provider, ready to be asked.
 pub struct Provider {
     /// Its name.
@@ -149,8 +189,10 @@ pub struct Provider {
 
 /// One of our credentials at a provider.
 pub(super) struct Credential {
-    /// The value of the header that carries it.
-    pub(super) value: HeaderValue,
+    /// Its place in the configuration.
+    pub(super) place: u16,
+    /// How it goes into a request.
+    pub(super) means: Means,
     pub(super) benched: Rest,
     weight: u32,
 }
@@ -160,15 +202,11 @@ impl Provider {
         let credentials = settings
             .credentials
             .iter()
-            .map(|credential| {
-                let text = match settings.dialect {
-                    Dialect::OpenaiChat => format!("Bearer {}", credential.secret.reveal()),
-                    Dialect::Anthropic => credential.secret.reveal().to_owned(),
-                };
-                let mut value = HeaderValue::from_str(&text)
-                    .map_err(|_| format!("a credential of {} has characters that no header may have", settings.name))?;
-                value.set_sensitive(true);
-                Ok(Credential { value, benched: Rest::default(), weight: credential.weight })
+            .zip(0..)
+            .map(|(credential, place)| {
+                let means = Means::of(&settings.credential, credential.secret.reveal())
+                    .map_err(|problem| format!("a credential of {} {problem}", settings.name))?;
+                Ok(Credential { place, means, benched: Rest::default(), weight: credential.weight })
             })
             .collect::<Result<Vec<_>, String>>()?;
         let provider = Self {
@@ -211,6 +249,12 @@ impl Provider {
             self.credentials.iter().map(|credential| if credential.benched.is_on(now) { 0 } else { credential.weight });
         let picked = pick(weights, number).or_else(|| pick(self.credentials.iter().map(|_| 1), number))?;
         self.credentials.get(picked)
+    }
+
+    /// The credential at that place; any other, if it is gone: all of them lead to the same account as a rule.
+    pub(super) fn pinned_credential(&self, place: Option<u16>, number: u64, now: EpochMs) -> Option<&Credential> {
+        let pinned = place.and_then(|place| self.credentials.get(usize::from(place)));
+        pinned.or_else(|| self.credential(number, now))
     }
 
     /// One of its addresses, in turn.

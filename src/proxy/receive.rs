@@ -1,15 +1,17 @@
 //! What comes in: the head of a request, the credential in it, and the body, each within its limits.
 
-use super::Activity;
+use super::{Activity, Runtime};
 use crate::config::Limits;
 use bytes::{Bytes, BytesMut};
 use filters::denied::Denied;
-use filters::scope::Route;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use filters::dialect::Protocol;
+use filters::route::{Route, Target};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::time::timeout;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -72,17 +74,26 @@ fn headers_too_large(limits: &Limits) -> Denied {
     Denied::HeadersTooLarge { bytes_max: limits.header_bytes_max, count_max: limits.headers_max }
 }
 
-/// The route of a request.
-pub(super) fn route(head: &RequestHeader) -> Result<Route, Denied> {
-    Route::at(head.uri.path()).ok_or(Denied::NotFound)
+/// What a request is for: one of our own paths, or one of a provider behind its name.
+pub(super) fn target(head: &RequestHeader, runtime: &Runtime) -> Result<Target, Denied> {
+    let path = head.uri.path();
+    let own = Target::at(path, head.headers.contains_key("anthropic-version"));
+    own.or_else(|| through(path, runtime)).ok_or(Denied::NotFound)
+}
+
+fn through(path: &str, runtime: &Runtime) -> Option<Target> {
+    let path = path.strip_prefix("/api").unwrap_or(path).strip_prefix('/')?;
+    let (name, _) = path.split_once('/')?;
+    let provider = runtime.provider_named(name)?;
+    Target::through(name, provider.settings.protocol, &provider.settings.base_url.path, &path[name.len()..])
 }
 
 /// Refuses a method that the route does not answer.
 pub(super) fn check_method(head: &RequestHeader, route: Route) -> Result<(), Denied> {
-    if head.method == route.method() {
+    if route.methods().contains(&head.method) {
         return Ok(());
     }
-    Err(Denied::MethodNotAllowed(head.method.clone(), route.method()))
+    Err(Denied::MethodNotAllowed { asked: head.method.clone(), answered: route.methods() })
 }
 
 /// Refuses a body in a coding that is not ours to undo. The connection must not be used again.
@@ -95,8 +106,10 @@ pub(super) fn check_coding(head: &RequestHeader) -> Result<(), Denied> {
 }
 
 /// The token of a request. Two different ones are refused, because nobody could say whose call it is.
-pub(super) fn token(head: &RequestHeader) -> Result<Option<&str>, Denied> {
-    let mut found: Option<&str> = None;
+pub(super) fn token(head: &RequestHeader, protocol: Protocol) -> Result<Option<&str>, Denied> {
+    // Gemini's clients may send it in the query.
+    let in_query = if protocol == Protocol::Gemini { head.uri.query().and_then(key_of_query) } else { None };
+    let mut found: Option<&str> = in_query.filter(|token| !token.is_empty());
     for name in &CREDENTIAL_HEADERS {
         for value in head.headers.get_all(name) {
             let text = value.to_str().map_err(|_| Denied::InvalidApiKey)?.trim();
@@ -124,6 +137,30 @@ fn bearer(text: &str) -> &str {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
         None if text.eq_ignore_ascii_case("bearer") => "",
         _ => text,
+    }
+}
+
+/// The query that a provider gets: the client's, without our token.
+pub(super) fn query(head: &RequestHeader, protocol: Protocol) -> Option<Cow<'_, str>> {
+    let query = head.uri.query()?;
+    if protocol != Protocol::Gemini || key_of_query(query).is_none() {
+        return Some(Cow::Borrowed(query));
+    }
+    let others: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
+    (!others.is_empty()).then(|| Cow::Owned(others.join("&")))
+}
+
+fn key_of_query(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("key="))
+}
+
+/// What the body is. Two answers are refused, because the provider may believe the other one.
+pub(super) fn content_type(head: &RequestHeader) -> Result<Option<&str>, Denied> {
+    let mut types = head.headers.get_all(CONTENT_TYPE).iter();
+    let first = types.next().and_then(|kind| kind.to_str().ok());
+    match types.next() {
+        None => Ok(first),
+        Some(_) => Err(Denied::InvalidRequest("The request has more than one `Content-Type`. Send one.".to_owned())),
     }
 }
 
@@ -194,7 +231,8 @@ async fn read_all(
     Ok(whole.freeze())
 }
 
-async fn next_chunk(session: &mut ServerSession, idle: Duration) -> Result<Option<Bytes>, Denied> {
+/// The next bytes of a request's body, `None` at its end.
+pub(super) async fn next_chunk(session: &mut ServerSession, idle: Duration) -> Result<Option<Bytes>, Denied> {
     // HTTP/2 reads know no timeout of their own.
     let read = match session.is_http2() {
         true => match timeout(idle, session.read_request_body()).await {
@@ -266,17 +304,21 @@ mod tests {
             ("api-key", "k"),
             ("x-goog-api-key", " k "),
         ] {
-            assert_eq!(token(&head_with(&[header])), Ok(Some("k")), "{header:?}");
+            assert_eq!(token(&head_with(&[header]), Protocol::Openai), Ok(Some("k")), "{header:?}");
         }
-        assert_eq!(token(&head_with(&[])), Ok(None));
-        assert_eq!(token(&head_with(&[("authorization", "")])), Ok(None));
+        assert_eq!(token(&head_with(&[]), Protocol::Openai), Ok(None));
+        assert_eq!(token(&head_with(&[("authorization", "")]), Protocol::Openai), Ok(None));
     }
 
     #[test]
     fn two_different_credentials_are_refused_and_equal_ones_are_not() {
-        assert_eq!(token(&head_with(&[("authorization", "Bearer k"), ("x-api-key", "k")])), Ok(Some("k")));
+        assert_eq!(
+            token(&head_with(&[("authorization", "Bearer k"), ("x-api-key", "k")]), Protocol::Openai),
+            Ok(Some("k"))
+        );
         for second in [("x-api-key", "other"), ("authorization", "Bearer other")] {
-            assert_eq!(token(&head_with(&[("authorization", "Bearer k"), second])), Err(Denied::AmbiguousCredentials));
+            let both = head_with(&[("authorization", "Bearer k"), second]);
+            assert_eq!(token(&both, Protocol::Openai), Err(Denied::AmbiguousCredentials));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::answer::{self, Break, Passage};
 use super::attempt::{self, Exchange, Failure, Outgoing};
 use super::health::RETRY_AFTER_MAX;
+use super::objects::Claimer;
 use super::providers::{Credential, Provider};
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
@@ -12,10 +13,14 @@ use crate::error;
 use bytes::Bytes;
 use filters::denied::Denied;
 use filters::dialect::Dialect;
+use filters::dialect::bedrock_invoke::{INPUT_TOKENS_HEADER, OUTPUT_TOKENS_HEADER};
 use filters::meter::Meter;
 use filters::pipeline::{Admitted, Progress};
 use filters::ports::{FailedAttempt, Outcome};
 use filters::request_head::Rewrite;
+use filters::usage::Usage;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method};
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +84,14 @@ pub(super) struct Opening {
     pub(super) broken: Option<Break>,
     /// The client left before that; the exchange may not have a head yet.
     pub(super) is_deserted: bool,
+    /// Which of the provider's credentials was used.
+    pub(super) credential: u16,
+}
+
+impl Opening {
+    fn new(exchange: Box<Exchange>, (meter, is_stream): (Meter, bool)) -> Self {
+        Self { exchange, meter, first: super::EMPTY, is_stream, broken: None, is_deserted: false, credential: 0 }
+    }
 }
 
 impl Gateway {
@@ -101,7 +114,8 @@ impl Gateway {
             report.upstream += begun.elapsed();
             match opening {
                 Ok(opening) => {
-                    let passage = Passage { gateway: self, runtime, client, call, report };
+                    let claimer = Claimer::of_call(&call, &opening);
+                    let passage = Passage { gateway: self, runtime, client, call, claimer, report };
                     return passage.run(opening).await;
                 }
                 Err(failure) => {
@@ -109,8 +123,9 @@ impl Gateway {
                     provider.series.failed_over(failure.reason());
                     // Whoever failed like this is not paid.
                     call.progress.is_asked = false;
-                    // Another of our credentials may be better; each is benched once, so this ends.
-                    if !matches!(failure, Failure::Credential { .. }) || !provider.has_credential(clock::now()) {
+                    // Another of our credentials may be better, unless the call is bound to one; each is benched once, so this ends.
+                    let may_differ = call.pinned_credential().is_none() && provider.has_credential(clock::now());
+                    if !matches!(failure, Failure::Credential { .. }) || !may_differ {
                         search.tried.push(choice);
                     }
                     let attempt = Attempt { choice, provider, failure };
@@ -134,9 +149,11 @@ impl Gateway {
         let candidate = call.candidate(call.progress.choice);
         let provider = Arc::clone(runtime.provider(candidate.number));
         let now = clock::now();
-        let credential =
-            provider.credential(call.intent().call.0 as u64, now).ok_or(Failure::Credential { status: 0 })?;
-        let ask_usage = call.head().streamed && candidate.dialect.must_ask_for_usage();
+        let credential = provider
+            .pinned_credential(call.pinned_credential(), call.intent().call.0 as u64, now)
+            .ok_or(Failure::Credential { status: 0 })?;
+        let ask_usage =
+            call.head().streamed && call.intent().route.dialect().must_ask_for_usage() && provider.settings.adds_usage;
         let rewrite = Rewrite {
             model: &candidate.model,
             ask_usage,
@@ -144,23 +161,34 @@ impl Gateway {
             output_limit_field: &call.model().output_limit_field,
         };
         let pieces = call.head().rewrite(body, &rewrite);
-        let outgoing = Outgoing { route: call.intent().route, pieces: &pieces, credential: &credential.value };
+        let path = call.target().path(&candidate.model);
+        let outgoing = Outgoing {
+            protocol: call.target().route.protocol(),
+            method: &Method::POST,
+            path: &path,
+            pieces: &pieces,
+            credential: &credential.means,
+            model: &candidate.model,
+            at: now,
+        };
         crash::point("before-dial");
         let exchange = Exchange::open(self, &provider, client, &outgoing)
             .await
             .inspect_err(|failure| rest(&provider, credential, *failure))?;
         crash::point("after-dial");
         if !exchange.has_head() {
-            let meter = Meter::of_answer(candidate.dialect);
-            let (first, is_stream, broken) = (super::EMPTY, false, None);
-            return Ok(Opening { exchange, meter, first, is_stream, broken, is_deserted: true });
+            let meter = Meter::of_answer(call.intent().route.dialect());
+            let mut opening = Opening::new(exchange, (meter, false));
+            opening.is_deserted = true;
+            return Ok(opening);
         }
         if let Err(failure) = attempt::judge(exchange.head()) {
             rest(&provider, credential, failure);
             exchange.release(self).await;
             return Err(failure);
         }
-        let opening = self.begin_answer(exchange, client, call, ask_usage).await;
+        let mut opening = self.begin_answer(exchange, client, call, ask_usage).await;
+        opening.credential = credential.place;
         if opening.meter.seen().error_first && !is_last {
             rest(&provider, credential, Failure::FirstEvent);
             opening.exchange.abort().await;
@@ -177,9 +205,10 @@ impl Gateway {
         call: &mut Admitted,
         asked_usage: bool,
     ) -> Opening {
-        let dialect = call.candidate(call.progress.choice).dialect;
-        let (meter, is_stream) = meter_of(&exchange, dialect, asked_usage && !call.head().include_usage);
-        let mut opening = Opening { exchange, meter, first: super::EMPTY, is_stream, broken: None, is_deserted: false };
+        let dialect = call.intent().route.dialect();
+        let withhold_usage = asked_usage && !call.head().include_usage;
+        let (meter, is_stream) = meter_of(&exchange, dialect, call.head().streamed, withhold_usage);
+        let mut opening = Opening::new(exchange, (meter, is_stream));
         if !is_stream {
             return opening;
         }
@@ -215,7 +244,7 @@ impl Gateway {
         report: &mut Report,
     ) -> Connection {
         let denied = search.denied();
-        let refusal = error::answer(&denied, runtime.shape(call.intent().route.dialect()), call.intent().call);
+        let refusal = error::answer(&denied, runtime.shape(call.intent().route.protocol()), call.intent().call);
         report.refuse(&denied);
         report.status = refusal.status;
         report.settle(call, search.outcome());
@@ -233,15 +262,23 @@ fn note_attempt(call: &mut Admitted, number: u8, attempt: &Attempt) {
 }
 
 /// The meter that an answer needs, and whether it is a stream of events.
-pub(super) fn meter_of(exchange: &Exchange, dialect: Dialect, withhold_usage: bool) -> (Meter, bool) {
-    let content_type = exchange.head().headers.get(http::header::CONTENT_TYPE);
-    let is_stream = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    let meter = if is_stream { Meter::of_events(dialect, withhold_usage) } else { Meter::of_answer(dialect) };
+pub(super) fn meter_of(exchange: &Exchange, dialect: Dialect, streamed: bool, withhold_usage: bool) -> (Meter, bool) {
+    let headers = &exchange.head().headers;
+    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let mut meter = Meter::of(dialect, content_type, streamed, withhold_usage);
+    if dialect == Dialect::BedrockInvoke {
+        let count = |name: &str| headers.get(name)?.to_str().ok()?.parse().ok();
+        if let Some(input) = count(INPUT_TOKENS_HEADER) {
+            // Vectors have no output.
+            meter.tell(Usage::of(input, count(OUTPUT_TOKENS_HEADER).unwrap_or(0)));
+        }
+    }
+    let is_stream = meter.is_stream();
     (meter, is_stream)
 }
 
 /// Leaves alone for a while what has just failed.
-fn rest(provider: &Provider, credential: &Credential, failure: Failure) {
+pub(super) fn rest(provider: &Provider, credential: &Credential, failure: Failure) {
     let now = clock::now();
     match failure {
         Failure::Credential { .. } => {

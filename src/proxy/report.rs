@@ -9,7 +9,7 @@ use filters::id::CallId;
 use filters::key::Key;
 use filters::pipeline::{Admitted, Settled};
 use filters::ports::{FreeRequest, Outcome, Terminal};
-use filters::scope::Route;
+use filters::route::Route;
 use filters::settle::End;
 use filters::time::EpochMs;
 use std::net::IpAddr;

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Config;
 use filters::id::{KeyId, OrgId};
 use filters::key::{Key, Status, Token};
-use filters::memory::{MemoryJournal, MemoryKeys, SoleNode};
+use filters::memory::{MemoryJournal, MemoryKeys, MemoryObjects, SoleNode};
 use filters::money::NanoUsd;
 use filters::ports::{Outcome, Terminal};
 use filters::quota::Chain;
@@ -67,6 +67,7 @@ impl Bench {
             keys: Arc::new(MemoryKeys([(pepper.lookup(token.reveal()), Arc::new(key))].into())),
             pepper,
             journal: Arc::new(journal.clone()),
+            objects: Arc::new(MemoryObjects::default()),
             notes: mpsc::channel(1).0,
             authority: Arc::new(SoleNode::default()),
             metrics,

@@ -9,11 +9,11 @@ use super::{Gateway, InFlight, client_address};
 use crate::clock;
 use crate::error;
 use filters::denied::Denied;
-use filters::dialect::Dialect;
+use filters::dialect::Protocol;
 use pingora::protocols::http::ServerSession;
 
 /// Nobody knows what was meant to be spoken.
-const DIALECT: Dialect = Dialect::OpenaiChat;
+const PROTOCOL: Protocol = Protocol::Openai;
 
 impl Gateway {
     /// Says no to what is no request. Where it ends nobody knows, so the connection must not be used again.
@@ -25,12 +25,12 @@ impl Gateway {
             report.client = client_address::peer(session);
         }
         report.refuse(denied);
-        let refused = error::answer(denied, runtime.shape(DIALECT), report.call);
+        let refused = error::answer(denied, runtime.shape(PROTOCOL), report.call);
         report.status = refused.status;
         session.set_keepalive(None);
         let mut head = AnswerHead::new(refused.status, BodyLength::Bytes(refused.body.len()));
         head.json();
-        head.call(report.call, DIALECT);
+        head.call(report.call, PROTOCOL);
         // The client may be gone already; then nobody is left to be told.
         let _ = whole_answer(session, head, refused.body).await;
         self.account(&runtime, &report);

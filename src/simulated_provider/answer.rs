@@ -2,9 +2,14 @@
 
 use super::faults::{Pace, ScriptFaults};
 use super::plan::{Event, Plan};
-use super::{anthropic, openai_chat};
+use super::route::{Operation, Target};
+use super::{
+    anthropic, bedrock, bedrock_invoke, cohere_chat, cohere_vectors, gemini, gemini_vectors, openai_chat,
+    openai_completions, openai_embeddings, openai_images, openai_moderations, openai_responses, openai_speech,
+    openai_transcription,
+};
 use bytes::Bytes;
-use filters::dialect::Dialect;
+use filters::dialect::{Dialect, Protocol};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,6 +21,7 @@ static FILLER: [u8; 64 * 1024] = [b'a'; 64 * 1024];
 /// The parts of a body, each at its time.
 pub(super) struct Answer {
     dialect: Dialect,
+    operation: Operation,
     events: Events,
     /// One event ahead, so that the last is known to be the last.
     upcoming: Option<Event>,
@@ -40,6 +46,7 @@ pub(super) struct Part {
 enum Events {
     OpenaiChat(openai_chat::Stream),
     Anthropic(anthropic::Stream),
+    Others(Box<dyn Iterator<Item = Event> + Send + Sync>),
     Whole(Option<Event>),
 }
 
@@ -52,32 +59,28 @@ struct HugeRest {
 
 impl Answer {
     /// A stream of events.
-    pub(super) fn stream(dialect: Dialect, plan: Plan, faults: ScriptFaults, pace: Pace) -> Self {
-        let events = match dialect {
-            Dialect::OpenaiChat => Events::OpenaiChat(openai_chat::Stream::new(plan)),
-            Dialect::Anthropic => Events::Anthropic(anthropic::Stream::new(plan)),
-        };
-        Self::new(dialect, events, faults, Pacer::new(pace))
+    pub(super) fn stream(plan: Plan, faults: ScriptFaults, pace: Pace) -> Self {
+        let target = plan.ask.target.clone();
+        Self::new(&target, stream(plan), faults, Pacer::new(pace))
     }
 
     /// A unary answer. Its pace is up to whoever sends the header.
-    pub(super) fn body(dialect: Dialect, plan: &Plan, faults: ScriptFaults) -> Self {
-        let event = match dialect {
-            Dialect::OpenaiChat => openai_chat::body(plan),
-            Dialect::Anthropic => anthropic::body(plan),
-        };
-        Self::new(dialect, Events::Whole(Some(event)), faults, Pacer::new(Pace::default()))
+    pub(super) fn body(plan: &Plan, faults: ScriptFaults) -> Self {
+        Self::new(&plan.ask.target, Events::Whole(Some(body(plan))), faults, Pacer::new(Pace::default()))
     }
 
     /// Bytes that no model had a part in.
-    pub(super) fn whole(dialect: Dialect, bytes: Bytes) -> Self {
-        let event = (!bytes.is_empty()).then(|| Event { bytes, ..Event::default() });
-        Self::new(dialect, Events::Whole(event), ScriptFaults::default(), Pacer::new(Pace::default()))
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        let event = (!bytes.is_empty()).then(|| Event::plain(bytes));
+        // Nothing goes wrong within it, so nothing asks for its dialect.
+        let target = Target { dialect: Dialect::OpenaiChat, operation: Operation::Plain, model: None };
+        Self::new(&target, Events::Whole(event), ScriptFaults::default(), Pacer::new(Pace::default()))
     }
 
-    fn new(dialect: Dialect, events: Events, faults: ScriptFaults, pacer: Pacer) -> Self {
+    fn new(target: &Target, events: Events, faults: ScriptFaults, pacer: Pacer) -> Self {
         let mut answer = Self {
-            dialect,
+            dialect: target.dialect,
+            operation: target.operation,
             events,
             upcoming: None,
             taken: 0,
@@ -123,15 +126,12 @@ impl Answer {
         if self.error_event_after == Some(self.taken) {
             self.error_event_after = None;
             self.events = Events::Whole(None);
-            let bytes = match self.dialect {
-                Dialect::OpenaiChat => openai_chat::error_event(),
-                Dialect::Anthropic => anthropic::error_event(),
-            };
-            return Some(Event { bytes, is_failure: true, ..Event::default() });
+            return Some(error_event(self.dialect, self.operation, self.taken == 0));
         }
         match &mut self.events {
             Events::OpenaiChat(stream) => stream.next(),
             Events::Anthropic(stream) => stream.next(),
+            Events::Others(stream) => stream.next(),
             Events::Whole(event) => event.take(),
         }
     }
@@ -156,6 +156,72 @@ impl Answer {
         rest.filler_bytes -= size;
         self.rest = Some(rest);
         Part { bytes: Bytes::from_static(&FILLER[..size as usize]), ..Part::default() }
+    }
+}
+
+/// The events of a stream. What is never streamed comes whole.
+fn stream(plan: Plan) -> Events {
+    let others: Box<dyn Iterator<Item = Event> + Send + Sync> = match plan.ask.target.dialect {
+        Dialect::OpenaiChat => return Events::OpenaiChat(openai_chat::Stream::new(plan)),
+        Dialect::Anthropic => return Events::Anthropic(anthropic::Stream::new(plan)),
+        Dialect::OpenaiResponses => Box::new(openai_responses::stream(plan)),
+        Dialect::OpenaiCompletions => Box::new(openai_completions::stream(plan)),
+        Dialect::OpenaiImages => Box::new(openai_images::stream(plan)),
+        Dialect::OpenaiSpeech => Box::new(openai_speech::stream(plan)),
+        Dialect::OpenaiTranscription => Box::new(openai_transcription::stream(plan)),
+        Dialect::GeminiGenerate => Box::new(gemini::stream(plan)),
+        Dialect::CohereChat => Box::new(cohere_chat::stream(plan)),
+        Dialect::BedrockConverse => Box::new(bedrock::stream(plan)),
+        Dialect::BedrockInvoke => bedrock_invoke::stream(plan),
+        Dialect::OpenaiEmbeddings
+        | Dialect::OpenaiModerations
+        | Dialect::AnthropicCount
+        | Dialect::GeminiCount
+        | Dialect::GeminiEmbed
+        | Dialect::CohereEmbed
+        | Dialect::CohereRerank
+        | Dialect::OpenaiRealtime => return Events::Whole(Some(body(&plan))),
+    };
+    Events::Others(others)
+}
+
+/// The whole unary answer.
+fn body(plan: &Plan) -> Event {
+    match plan.ask.target.dialect {
+        Dialect::OpenaiChat => openai_chat::body(plan),
+        Dialect::Anthropic => anthropic::body(plan),
+        Dialect::AnthropicCount => anthropic::count(plan),
+        Dialect::OpenaiResponses => openai_responses::body(plan),
+        Dialect::OpenaiCompletions => openai_completions::body(plan),
+        Dialect::OpenaiEmbeddings => openai_embeddings::body(plan),
+        Dialect::OpenaiImages => openai_images::body(plan),
+        // Speech is always in pieces; a session never gets here.
+        Dialect::OpenaiSpeech | Dialect::OpenaiRealtime => Event::default(),
+        Dialect::OpenaiTranscription => openai_transcription::body(plan),
+        Dialect::OpenaiModerations => openai_moderations::body(plan),
+        Dialect::GeminiGenerate => gemini::body(plan),
+        Dialect::GeminiCount => gemini::count(plan),
+        Dialect::GeminiEmbed => gemini_vectors::body(plan),
+        Dialect::CohereChat => cohere_chat::body(plan),
+        Dialect::CohereEmbed => cohere_vectors::embed_body(plan),
+        Dialect::CohereRerank => cohere_vectors::rerank_body(plan),
+        Dialect::BedrockConverse => bedrock::body(plan),
+        Dialect::BedrockInvoke => bedrock_invoke::body(plan),
+    }
+}
+
+/// A failure told in the middle of a stream.
+fn error_event(dialect: Dialect, operation: Operation, is_first: bool) -> Event {
+    match dialect {
+        Dialect::OpenaiResponses => openai_responses::error_event(),
+        Dialect::GeminiGenerate => gemini::error_event(operation, is_first),
+        other => match other.protocol() {
+            Protocol::Openai => openai_chat::error_event(),
+            Protocol::Anthropic => anthropic::error_event(),
+            Protocol::Gemini => gemini::error_event(Operation::Plain, is_first),
+            Protocol::Cohere => cohere_chat::error_event(),
+            Protocol::Bedrock => bedrock::error_event(),
+        },
     }
 }
 

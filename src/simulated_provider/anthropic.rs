@@ -1,6 +1,6 @@
 //! Anthropic messages as the real one writes them: events with their `event:` lines, the unary body, errors, headers.
 
-use super::plan::{Event, Plan, json_string};
+use super::plan::{Event, Plan, json_string, member};
 use super::text::mix;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
@@ -53,15 +53,17 @@ impl Stream {
 
     pub(super) fn next(&mut self) -> Option<Event> {
         let event = match self.position {
-            Position::MessageStart => plain(self.message_start()),
-            Position::BlockStart => plain(self.block_start()),
-            Position::Ping => plain("event: ping\ndata: {\"type\": \"ping\"}\n\n"),
+            Position::MessageStart => Event::plain(self.message_start()),
+            Position::BlockStart => Event::plain(self.block_start()),
+            Position::Ping => Event::plain("event: ping\ndata: {\"type\": \"ping\"}\n\n"),
             Position::Piece { index } => self.piece(index),
             Position::BlockStop => {
-                plain("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n")
+                Event::plain("event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n")
             }
-            Position::MessageDelta => Event { has_usage: self.plan.reports_usage, ..plain(self.message_delta()) },
-            Position::MessageStop => plain("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
+            Position::MessageDelta => {
+                Event { has_usage: self.plan.reports_usage, ..Event::plain(self.message_delta()) }
+            }
+            Position::MessageStop => Event::plain("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"),
             Position::End => return None,
         };
         self.position = self.after(self.position);
@@ -131,11 +133,13 @@ impl Stream {
         let usage = &self.plan.usage;
         let usage = self.plan.reports_usage.then(|| {
             format!(
-                ",\"usage\":{{\"input_tokens\":{},\"cache_creation_input_tokens\":0,\
-                 \"cache_read_input_tokens\":{},\"output_tokens\":{}}}",
-                usage.input_tokens - usage.cached_tokens,
+                ",\"usage\":{{\"input_tokens\":{},\"cache_creation_input_tokens\":{},\
+                 \"cache_read_input_tokens\":{},\"output_tokens\":{}{}}}",
+                usage.fresh_tokens(),
+                usage.cache_write_tokens,
                 usage.cached_tokens,
                 usage.output_tokens,
+                server_tools(&self.plan),
             )
         });
         format!(
@@ -145,10 +149,6 @@ impl Stream {
             usage.unwrap_or_default(),
         )
     }
-}
-
-fn plain(text: impl Into<Bytes>) -> Event {
-    Event { bytes: text.into(), ..Event::default() }
 }
 
 /// The whole unary answer.
@@ -205,11 +205,12 @@ pub(super) fn error_body(status: StatusCode, message: &str, request_id: &str) ->
 }
 
 /// A failure told in the middle of a stream.
-pub(super) fn error_event() -> Bytes {
-    Bytes::from_static(
+pub(super) fn error_event() -> Event {
+    let text = Bytes::from_static(
         b"event: error\ndata: {\"type\":\"error\",\"error\":{\"details\":null,\"type\":\"overloaded_error\",\
           \"message\":\"Overloaded\"}}\n\n",
-    )
+    );
+    Event { is_failure: true, ..Event::plain(text) }
 }
 
 fn message_id(plan: &Plan) -> String {
@@ -230,11 +231,28 @@ fn stop_reason(plan: &Plan) -> &'static str {
 
 /// Usage as a message itself carries it; cached tokens stand beside the others, not within them.
 fn start_usage_json(plan: &Plan, output_tokens: u64) -> String {
+    let usage = &plan.usage;
     format!(
-        "{{\"input_tokens\":{},\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":{},\
-         \"cache_creation\":{{\"ephemeral_5m_input_tokens\":0,\"ephemeral_1h_input_tokens\":0}},\
-         \"output_tokens\":{output_tokens},\"service_tier\":\"standard\"}}",
-        plan.usage.input_tokens - plan.usage.cached_tokens,
-        plan.usage.cached_tokens,
+        "{{\"input_tokens\":{},\"cache_creation_input_tokens\":{},\"cache_read_input_tokens\":{},\
+         \"cache_creation\":{{\"ephemeral_5m_input_tokens\":{},\"ephemeral_1h_input_tokens\":{}}},\
+         \"output_tokens\":{output_tokens}{},\"service_tier\":\"{}\"}}",
+        usage.fresh_tokens(),
+        usage.cache_write_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens - usage.cache_write_1h_tokens,
+        usage.cache_write_1h_tokens,
+        server_tools(plan),
+        plan.tier.as_deref().unwrap_or("standard"),
     )
+}
+
+/// What the provider's own tools did.
+fn server_tools(plan: &Plan) -> String {
+    let searches = member("web_search_requests", plan.usage.searches);
+    searches.strip_prefix(',').map_or_else(String::new, |searches| format!(",\"server_tool_use\":{{{searches}}}"))
+}
+
+/// How many tokens a message would be.
+pub(super) fn count(plan: &Plan) -> Event {
+    Event::plain(format!("{{\"input_tokens\":{}}}", plan.usage.input_tokens))
 }

@@ -37,15 +37,34 @@ pub(super) struct ScriptFaults {
     /// The protocol's final event is left out.
     pub(super) no_done: bool,
     pub(super) usage_in_text: bool,
+    /// The final event tells of a failure, with its usage (only OpenAI's responses have such an event).
+    pub(super) fails: bool,
+    /// The least size of a picture.
+    pub(super) image_bytes: u64,
+    /// How often a background response is asked after before it is complete.
+    pub(super) polls: Option<u64>,
 }
 
-/// What is odd about the usage.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is odd about the usage. Cached tokens are within the input; sounds and pictures come on top.
+#[derive(Clone, Debug, Default)]
 pub(super) struct BillFaults {
     pub(super) no_usage: bool,
+    /// In place of what the request has.
+    pub(super) input_tokens: Option<u64>,
     pub(super) cached_tokens: u64,
+    pub(super) cache_write_tokens: u64,
+    pub(super) cache_write_1h_tokens: u64,
+    pub(super) audio_input_tokens: u64,
+    pub(super) image_input_tokens: u64,
+    pub(super) tool_prompt_tokens: u64,
     pub(super) reasoning_tokens: u64,
+    pub(super) audio_output_tokens: u64,
+    pub(super) image_output_tokens: u64,
     pub(super) over_tokens: u64,
+    pub(super) searches: u64,
+    pub(super) seconds: Option<u64>,
+    /// The tier served, whichever was asked for.
+    pub(super) tier: Option<String>,
 }
 
 /// What happens to the body's bytes on their way out.
@@ -96,6 +115,9 @@ impl Faults {
     }
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
+        if self.bill.set(name, value)? {
+            return Ok(());
+        }
         let number = || required_number(name, value);
         match name {
             "status" => self.instead = Some(Instead::Status(status(number()?)?)),
@@ -111,10 +133,9 @@ impl Faults {
             "huge-event" => self.script.huge_event_bytes = Some(number()?),
             "no-done" => self.script.no_done = true,
             "usage-in-text" => self.script.usage_in_text = true,
-            "no-usage" => self.bill.no_usage = true,
-            "cached" => self.bill.cached_tokens = number()?,
-            "reasoning" => self.bill.reasoning_tokens = number()?,
-            "over" => self.bill.over_tokens = number()?,
+            "failed" => self.script.fails = true,
+            "image-bytes" => self.script.image_bytes = number()?,
+            "polls" => self.script.polls = Some(number()?),
             "reset-after" => self.wire.cut = Some(Cut { after_bytes: number()?, how: Ending::Reset }),
             "close-after" => self.wire.cut = Some(Cut { after_bytes: number()?, how: Ending::Close }),
             "hang-after-header" => self.wire.hang_after_events = Some(0),
@@ -130,6 +151,32 @@ impl Faults {
             _ => return Err(format!("The simulated provider knows no fault `{name}`.")),
         }
         Ok(())
+    }
+}
+
+impl BillFaults {
+    /// Sets one of its own; false if it has no such.
+    fn set(&mut self, name: &str, value: Option<&str>) -> Result<bool, String> {
+        let number = || required_number(name, value);
+        match name {
+            "no-usage" => self.no_usage = true,
+            "input" => self.input_tokens = Some(number()?),
+            "cached" => self.cached_tokens = number()?,
+            "cache-write" => self.cache_write_tokens = number()?,
+            "cache-write-1h" => self.cache_write_1h_tokens = number()?,
+            "audio-in" => self.audio_input_tokens = number()?,
+            "image-in" => self.image_input_tokens = number()?,
+            "tool-prompt" => self.tool_prompt_tokens = number()?,
+            "reasoning" => self.reasoning_tokens = number()?,
+            "audio-out" => self.audio_output_tokens = number()?,
+            "image-out" => self.image_output_tokens = number()?,
+            "over" => self.over_tokens = number()?,
+            "searches" => self.searches = number()?,
+            "seconds" => self.seconds = Some(number()?),
+            "tier" => self.tier = value.map(str::to_owned),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 }
 

@@ -203,7 +203,10 @@ impl Drop for Entry {
 pub(super) fn credential(headers: &HeaderMap) -> Option<&[u8]> {
     let bearer = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
     let bearer = bearer.map(|value| value.strip_prefix(b"Bearer ").unwrap_or(value));
-    let named = || headers.get("x-api-key").or_else(|| headers.get("api-key")).map(|value| value.as_bytes());
+    let named = || {
+        let names = ["x-api-key", "api-key", "x-goog-api-key"].into_iter();
+        names.filter_map(|name| headers.get(name)).map(|value| value.as_bytes()).next()
+    };
     bearer.or_else(named)
 }
 

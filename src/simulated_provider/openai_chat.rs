@@ -1,12 +1,12 @@
 //! OpenAI chat completions as the real one writes them: chunks, the pretty-printed unary body, errors, headers.
 
-use super::plan::{Event, Plan, json_string};
+use super::plan::{Event, Plan, json_string, member};
 use super::text::{mix, put_number};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
 
 /// The moment that every answer says it was made: the same bytes for the same request.
-const CREATED: u64 = 1_786_000_000;
+pub(super) const CREATED: u64 = 1_786_000_000;
 const FINGERPRINT: &str = "fp_5131a7ed00";
 /// A block that holds some thirty chunks, so that most of them cost no allocation.
 const BLOCK_BYTES: usize = 8 * 1024;
@@ -53,9 +53,10 @@ impl Stream {
     pub(super) fn new(plan: Plan) -> Self {
         let head = format!(
             "data: {{\"id\":\"{}\",\"object\":\"chat.completion.chunk\",\"created\":{CREATED},\"model\":{},\
-             \"service_tier\":\"default\",\"system_fingerprint\":\"{FINGERPRINT}\",\"choices\":[",
+             \"service_tier\":\"{}\",\"system_fingerprint\":\"{FINGERPRINT}\",\"choices\":[",
             completion_id(&plan),
             plan.model,
+            tier(&plan),
         );
         let tail = if plan.asks_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" };
         let block = BytesMut::with_capacity(BLOCK_BYTES);
@@ -176,7 +177,7 @@ pub(super) fn body(plan: &Plan) -> Event {
     if plan.reports_usage {
         text.put_slice(format!("  \"usage\": {},\n", usage_json(plan)).as_bytes());
     }
-    let tail = format!("  \"service_tier\": \"default\",\n  \"system_fingerprint\": \"{FINGERPRINT}\"\n}}\n");
+    let tail = format!("  \"service_tier\": \"{}\",\n  \"system_fingerprint\": \"{FINGERPRINT}\"\n}}\n", tier(plan));
     text.put_slice(tail.as_bytes());
     Event {
         bytes: text.freeze(),
@@ -222,9 +223,10 @@ fn write_choice(plan: &Plan, choice: u64, text: &mut BytesMut) -> usize {
     text_at
 }
 
-/// The body of an answer with an error status.
-pub(super) fn error_body(status: StatusCode, message: &str) -> Bytes {
-    let (kind, code) = match status.as_u16() {
+/// The body of an answer with an error status; without a code it has that of the status.
+pub(super) fn error_body(status: StatusCode, message: &str, code: Option<&str>) -> Bytes {
+    let code = code.map(json_string);
+    let (kind, of_status) = match status.as_u16() {
         401 => ("invalid_request_error", "\"invalid_api_key\""),
         403 => ("invalid_request_error", "\"unsupported_country_region_territory\""),
         404 => ("invalid_request_error", "\"model_not_found\""),
@@ -232,7 +234,7 @@ pub(super) fn error_body(status: StatusCode, message: &str) -> Bytes {
         500.. => ("server_error", "null"),
         _ => ("invalid_request_error", "null"),
     };
-    let message = json_string(message);
+    let (message, code) = (json_string(message), code.as_deref().unwrap_or(of_status));
     let text = format!(
         "{{\n    \"error\": {{\n        \"message\": {message},\n        \"type\": \"{kind}\",\n        \
          \"param\": null,\n        \"code\": {code}\n    }}\n}}\n"
@@ -241,11 +243,12 @@ pub(super) fn error_body(status: StatusCode, message: &str) -> Bytes {
 }
 
 /// A failure told in the middle of a stream.
-pub(super) fn error_event() -> Bytes {
-    Bytes::from_static(
+pub(super) fn error_event() -> Event {
+    let text = Bytes::from_static(
         b"data: {\"error\":{\"message\":\"The server had an error while processing your request. Sorry about that!\",\
           \"type\":\"server_error\",\"param\":null,\"code\":null}}\n\n",
-    )
+    );
+    Event { is_failure: true, ..Event::plain(text) }
 }
 
 fn completion_id(plan: &Plan) -> String {
@@ -264,17 +267,26 @@ fn finish_reason(plan: &Plan) -> &'static str {
     }
 }
 
+fn tier(plan: &Plan) -> &str {
+    plan.tier.as_deref().unwrap_or("default")
+}
+
 fn usage_json(plan: &Plan) -> String {
     let usage = &plan.usage;
     format!(
         "{{\"prompt_tokens\":{},\"completion_tokens\":{},\"total_tokens\":{},\
-         \"prompt_tokens_details\":{{\"cached_tokens\":{},\"audio_tokens\":0}},\
-         \"completion_tokens_details\":{{\"reasoning_tokens\":{},\"audio_tokens\":0,\
+         \"prompt_tokens_details\":{{\"cached_tokens\":{},\"audio_tokens\":{}{}{}}},\
+         \"completion_tokens_details\":{{\"reasoning_tokens\":{},\"audio_tokens\":{}{},\
          \"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}}}",
         usage.input_tokens,
         usage.output_tokens,
-        usage.input_tokens + usage.output_tokens,
+        usage.total_tokens(),
         usage.cached_tokens,
+        usage.audio_input_tokens,
+        member("cache_write_tokens", usage.cache_write_tokens),
+        member("image_tokens", usage.image_input_tokens),
         usage.reasoning_tokens,
+        usage.audio_output_tokens,
+        member("image_tokens", usage.image_output_tokens),
     )
 }

@@ -1,227 +1,82 @@
-//! What the simulated model reads of a request beyond its head: the last messages and the tools.
+//! A request that was understood: what every API says of itself in its own way.
 
+use super::ask::Ask;
 use super::text::Prompt;
+use super::{
+    bedrock, cohere_chat, cohere_vectors, conversation, gemini, gemini_vectors, openai_completions, openai_embeddings,
+    openai_images, openai_moderations, openai_responses, openai_speech, openai_transcription,
+};
 use filters::dialect::Dialect;
-use filters::request_head::{self, RequestHead};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
+use std::sync::Arc;
 
-/// The most choices that OpenAI gives.
-const CHOICES_MAX: u64 = 128;
-
-/// A request that was understood.
+/// What a call asks for.
+#[derive(Clone, Debug)]
 pub(super) struct Request {
-    pub(super) head: RequestHead,
     /// The model's name without the faults behind its `+`.
     pub(super) model: String,
     /// The faults behind the `+`.
     pub(super) model_faults: String,
+    pub(super) streamed: bool,
+    /// The client asked for a usage event (only some of OpenAI's streams ask).
+    pub(super) asks_usage: bool,
+    pub(super) output_limit: Option<u64>,
+    /// How many replies are made, told or not.
+    pub(super) choices: u64,
+    pub(super) input_tokens: u64,
+    /// Tokens of images within the input.
+    pub(super) image_tokens: u64,
+    /// Tokens of sound within the input.
+    pub(super) audio_tokens: u64,
     pub(super) prompt: Prompt,
     /// The tool to call, where this turn calls one.
     pub(super) tool: Option<String>,
+    /// What the output is billed where it is no text.
+    pub(super) output_tokens: Option<u64>,
+    /// The answer's, where it is neither JSON nor a stream of server-sent events.
+    pub(super) content_type: Option<&'static str>,
+    /// All of it, for what only one API reads.
+    pub(super) ask: Arc<Ask>,
 }
 
 impl Request {
-    /// Reads a body; the error is a sentence for the caller.
-    pub(super) fn read(dialect: Dialect, body: &[u8]) -> Result<Self, String> {
-        let head = request_head::scan(body).map_err(|denied| denied.to_string())?;
-        let conversation: Conversation<'_> =
-            serde_json::from_slice(body).map_err(|error| format!("The request is not a conversation: {error}."))?;
-        if head.choices > CHOICES_MAX {
-            return Err(format!("`n` is at most {CHOICES_MAX}."));
-        }
-        let (model, model_faults) = head.model.split_once('+').unwrap_or((&head.model, ""));
-        let (model, model_faults) = (model.to_owned(), model_faults.to_owned());
-        let prompt = conversation.prompt();
-        let tool = conversation.tool_to_call(dialect, prompt);
-        Ok(Self { model, model_faults, prompt, tool, head })
-    }
-}
-
-#[derive(Deserialize)]
-struct Conversation<'a> {
-    #[serde(borrow)]
-    messages: Vec<Message<'a>>,
-    tools: Option<Vec<Tool>>,
-    tool_choice: Option<ToolChoice>,
-}
-
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow)]
-    role: Cow<'a, str>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-}
-
-/// OpenAI names a tool in `function`, Anthropic beside its schema.
-#[derive(Deserialize)]
-struct Tool {
-    name: Option<String>,
-    function: Option<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-/// OpenAI: a word or the tool; Anthropic: an object that has the word in `type`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ToolChoice {
-    Word(String),
-    Object {
-        #[serde(rename = "type")]
-        kind: String,
-        #[serde(flatten)]
-        tool: Tool,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    text: Option<String>,
-}
-
-impl Conversation<'_> {
-    fn prompt(&self) -> Prompt {
-        let last = self.messages.iter().rfind(|message| message.role == "user");
-        let text = match last.and_then(Message::content) {
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => parts.into_iter().filter_map(|part| part.text).collect(),
-            None => String::new(),
-        };
-        Prompt::new(&text)
-    }
-
-    fn tool_to_call(&self, dialect: Dialect, prompt: Prompt) -> Option<String> {
-        let first = self.tools.as_ref()?.first()?.name()?;
-        if !self.awaits_the_model(dialect) {
-            return None;
-        }
-        let (word, forced) = match &self.tool_choice {
-            None => ("auto", None),
-            Some(ToolChoice::Word(word)) => (word.as_str(), None),
-            Some(ToolChoice::Object { kind, tool }) => (kind.as_str(), tool.name()),
-        };
-        match word {
-            "none" => None,
-            // A counting prompt fills its limit, as it promises, unless a call is forced.
-            "auto" if prompt.counts => None,
-            _ => Some(forced.unwrap_or(first).to_owned()),
+    /// A request of the model with this name for one reply to a prompt.
+    pub(super) fn new(ask: Ask, model: &str, prompt: Prompt) -> Self {
+        let (model, model_faults) = model.split_once('+').unwrap_or((model, ""));
+        Self {
+            model: model.to_owned(),
+            model_faults: model_faults.to_owned(),
+            streamed: false,
+            asks_usage: false,
+            output_limit: None,
+            choices: 1,
+            input_tokens: 0,
+            image_tokens: 0,
+            audio_tokens: 0,
+            prompt,
+            tool: None,
+            output_tokens: None,
+            content_type: None,
+            ask: Arc::new(ask),
         }
     }
 
-    /// Whether the last message is the user's own words, not the result of a tool.
-    fn awaits_the_model(&self, dialect: Dialect) -> bool {
-        let Some(last) = self.messages.last().filter(|last| last.role == "user") else {
-            return false;
-        };
-        match dialect {
-            Dialect::OpenaiChat => true,
-            Dialect::Anthropic => match last.content() {
-                Some(Content::Parts(parts)) => parts.iter().all(|part| part.kind != "tool_result"),
-                Some(Content::Text(_)) | None => true,
-            },
-        }
-    }
-}
-
-impl Message<'_> {
-    /// The content where it has one of the known shapes; an odd one is an empty prompt, not a refusal.
-    fn content(&self) -> Option<Content> {
-        serde_json::from_str(self.content?.get()).ok()
-    }
-}
-
-impl Tool {
-    fn name(&self) -> Option<&str> {
-        self.function.as_ref().map(|function| function.name.as_str()).or(self.name.as_deref())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn tool(dialect: Dialect, body: serde_json::Value) -> Option<String> {
-        Request::read(dialect, body.to_string().as_bytes()).expect("a request that is right").tool
-    }
-
-    #[test]
-    fn faults_are_taken_off_the_model() {
-        let body = json!({"model": "gpt-4o+status=503", "messages": []}).to_string();
-        let request = Request::read(Dialect::OpenaiChat, body.as_bytes()).expect("a request that is right");
-        assert_eq!((request.model.as_str(), request.model_faults.as_str()), ("gpt-4o", "status=503"));
-    }
-
-    #[test]
-    fn last_user_message_is_the_prompt() {
-        let body = json!({"model": "m", "messages": [
-            {"role": "user", "content": "hello"},
-            {"role": "user", "content": [{"type": "text", "text": "count "}, {"type": "text", "text": "up"}]},
-            {"role": "assistant", "content": "1"},
-        ]});
-        let request = Request::read(Dialect::OpenaiChat, body.to_string().as_bytes()).expect("a request that is right");
-        assert!(request.prompt.counts);
-        assert_eq!(request.prompt.seed, Prompt::new("count up").seed);
-    }
-
-    #[test]
-    fn openai_tool_is_called_once_a_turn() {
-        let tools = json!([{"type": "function", "function": {"name": "first"}}, {"type": "function", "function": {"name": "second"}}]);
-        let asked = |choice: serde_json::Value, prompt: &str| {
-            let messages = json!([{"role": "user", "content": prompt}]);
-            tool(
-                Dialect::OpenaiChat,
-                json!({"model": "m", "messages": messages, "tools": tools, "tool_choice": choice}),
-            )
-        };
-        assert_eq!(asked(json!(null), "hi").as_deref(), Some("first"));
-        assert_eq!(asked(json!("none"), "hi"), None);
-        assert_eq!(asked(json!("auto"), "count "), None);
-        assert_eq!(asked(json!("required"), "count ").as_deref(), Some("first"));
-        let second = json!({"type": "function", "function": {"name": "second"}});
-        assert_eq!(asked(second, "hi").as_deref(), Some("second"));
-        let answered =
-            json!([{"role": "user", "content": "hi"}, {"role": "tool", "tool_call_id": "c", "content": "4"}]);
-        assert_eq!(tool(Dialect::OpenaiChat, json!({"model": "m", "messages": answered, "tools": tools})), None);
-    }
-
-    #[test]
-    fn anthropic_tool_is_called_once_a_turn() {
-        let tools = json!([{"name": "first", "input_schema": {}}, {"name": "second", "input_schema": {}}]);
-        let asked = |choice: serde_json::Value, content: serde_json::Value| {
-            let messages = json!([{"role": "user", "content": content}]);
-            tool(
-                Dialect::Anthropic,
-                json!({"model": "m", "max_tokens": 9, "messages": messages, "tools": tools, "tool_choice": choice}),
-            )
-        };
-        assert_eq!(asked(json!({"type": "auto"}), json!("hi")).as_deref(), Some("first"));
-        assert_eq!(asked(json!({"type": "none"}), json!("hi")), None);
-        assert_eq!(asked(json!({"type": "any"}), json!("count ")).as_deref(), Some("first"));
-        assert_eq!(asked(json!({"type": "tool", "name": "second"}), json!("hi")).as_deref(), Some("second"));
-        let result = json!([{"type": "tool_result", "tool_use_id": "t", "content": "4"}]);
-        assert_eq!(asked(json!({"type": "any"}), result), None);
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for body in ["", "{}", r#"{"model":"m"}"#, r#"{"model":"m","messages":[],"n":129}"#] {
-            assert!(Request::read(Dialect::OpenaiChat, body.as_bytes()).is_err(), "{body}");
+    /// Reads a request; the error is a sentence for the caller.
+    pub(super) fn read(ask: Ask) -> Result<Self, String> {
+        match ask.target.dialect {
+            Dialect::OpenaiChat | Dialect::Anthropic | Dialect::AnthropicCount => conversation::read(ask),
+            Dialect::OpenaiResponses => openai_responses::read(ask),
+            Dialect::OpenaiCompletions => openai_completions::read(ask),
+            Dialect::OpenaiEmbeddings => openai_embeddings::read(ask),
+            Dialect::OpenaiImages => openai_images::read(ask),
+            Dialect::OpenaiSpeech => openai_speech::read(ask),
+            Dialect::OpenaiTranscription => openai_transcription::read(ask),
+            Dialect::OpenaiModerations => openai_moderations::read(ask),
+            Dialect::GeminiGenerate | Dialect::GeminiCount => gemini::read(ask),
+            Dialect::GeminiEmbed => gemini_vectors::read(ask),
+            Dialect::CohereChat => cohere_chat::read(ask),
+            Dialect::CohereEmbed | Dialect::CohereRerank => cohere_vectors::read(ask),
+            Dialect::BedrockConverse | Dialect::BedrockInvoke => bedrock::read(ask),
+            Dialect::OpenaiRealtime => Err("A session is a WebSocket.".to_owned()),
         }
     }
 }

@@ -59,8 +59,13 @@ pub(super) struct Prompt {
 
 impl Prompt {
     pub(super) fn new(text: &str) -> Self {
-        let fingerprint = u64::from(crc32fast::hash(text.as_bytes()));
-        Self { seed: mix(fingerprint << 32 | text.len() as u64), counts: text.starts_with("count ") }
+        Self { counts: text.starts_with("count "), ..Self::of_bytes(text.as_bytes()) }
+    }
+
+    /// A prompt that is no text, and never counts.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Self {
+        let fingerprint = u64::from(crc32fast::hash(bytes));
+        Self { seed: mix(fingerprint << 32 | bytes.len() as u64), counts: false }
     }
 }
 

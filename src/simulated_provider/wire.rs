@@ -2,10 +2,11 @@
 //! bytes have gone to the socket.
 
 use super::faults::Ending;
+use super::openai_realtime::Session;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,6 +28,7 @@ pub(super) struct Control {
     flushed: Notify,
     ended: Notify,
     is_reset: AtomicBool,
+    session: Mutex<Option<Session>>,
 }
 
 impl Control {
@@ -40,6 +42,16 @@ impl Control {
     pub(super) fn end(&self, how: Ending) {
         self.is_reset.store(how == Ending::Reset, Ordering::Relaxed);
         self.ended.notify_one();
+    }
+
+    /// The connection becomes a session when the answer has gone.
+    pub(super) fn begin(&self, session: Session) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+    }
+
+    /// The session that the connection has become.
+    pub(super) fn session(&self) -> Option<Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns when the connection is to end.

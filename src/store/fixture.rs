@@ -10,7 +10,8 @@ use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
 use filters::price::{Price, Tier};
-use filters::scope::{Route, Scopes};
+use filters::route::Route;
+use filters::scope::Scopes;
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
 use tempfile::TempDir;
@@ -125,5 +126,5 @@ pub(super) fn price() -> Price {
     let mut standard = [0; Kind::ALL.len()];
     standard[Kind::Input as usize] = 150_000_000;
     standard[Kind::Output as usize] = 600_000_000;
-    Price { from_day: 0, standard, flex: None, priority: None, long_context: None }
+    Price { standard, ..Price::default() }
 }

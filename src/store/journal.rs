@@ -27,6 +27,7 @@ pub use shipper::{Checkpoint, Ledger, LedgerError, Merge, Shipment, Shipper};
 use crate::config::SyncMode;
 use crate::crash;
 use directory::{Directory, directory_of};
+use filters::objects::Object;
 use filters::ports::{Amendment, Durable, FailedAttempt, Intent, JournalFull, OpenCall, Progress, Terminal};
 use filters::time::EpochMs;
 use keeper::Keeper;
@@ -236,6 +237,10 @@ impl filters::ports::Journal for Journal {
 
     fn amend(&self, amendment: &Amendment) -> Result<(), JournalFull> {
         self.keeper.note(&mut Draft::amendment(amendment))
+    }
+
+    fn claim(&self, object: &Object) -> Result<(), JournalFull> {
+        self.keeper.note(&mut Draft::claim(object))
     }
 
     fn durable(&self) -> Option<Durable<'_>> {

@@ -2,6 +2,7 @@
 //!
 //! - `calls.rs`: the rows of `calls`
 //! - `attempts.rs`: the rows of what came beside them
+//! - `prices.rs`: the prices that the rows name
 //! - `sums.rs`: what calls moved, added up in memory
 //! - `merge.rs`: how sums come on the books, and when; `tail.rs`: what is not among them yet
 //! - `thresholds.rs`: events of quotas that are nearly spent
@@ -9,23 +10,23 @@
 mod attempts;
 mod calls;
 mod merge;
+mod prices;
 mod sums;
 mod tail;
 mod thresholds;
 
-pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage};
+pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage, unit_columns};
+pub(super) use prices::{Prices, read_price_id, read_prices};
 pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
 pub(super) use tail::Tail;
 pub use thresholds::THRESHOLDS;
 
 use super::journal::{Checkpoint, Ledger, LedgerError, Merge, Shipment};
-use super::{Connection, Store, StoreError};
+use super::{Connection, Store, StoreError, objects};
 use crate::{clock, crash};
 use async_trait::async_trait;
 use calls::insertion;
-use filters::id::PriceId;
 use filters::ports::{Intent, Terminal};
-use filters::price::Price;
 use merge::Pending;
 use sqlx::Row;
 use std::collections::HashSet;
@@ -100,6 +101,7 @@ impl Store {
         };
         attempts::insert(&mut transaction, &shipment.attempts).await?;
         attempts::insert_amendments(&mut transaction, &shipment.amendments, &mut pending.sums).await?;
+        objects::insert(&mut transaction, &shipment.objects).await?;
         // What waits is read again from the rows of calls, and amendments are none of them: their charges can't wait.
         let crossings = if !shipment.amendments.is_empty() || pending.is_due(&self.ledger.settings) {
             merge(&mut transaction, &mut pending).await?
@@ -112,6 +114,7 @@ impl Store {
         crash::point("after-checkpoint");
         transaction.commit().await?;
         self.keep(held, pending, &crossings);
+        self.objects.shipped(&shipment.objects);
         Ok(Some(inserted))
     }
 
@@ -169,21 +172,6 @@ impl Store {
             segment: row.try_get::<i64, _>("segment")?.unsigned_abs(),
             offset: row.try_get::<i64, _>("byte_offset")?.unsigned_abs(),
         }))
-    }
-
-    /// Keeps versions of prices, so that charges made with them can be computed again. To be called before they are used.
-    pub async fn remember_prices(&self, prices: &[(PriceId, Price)]) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        for (id, price) in prices {
-            let content =
-                serde_json::to_string(price).map_err(|cause| StoreError::Sql(sqlx::Error::Encode(Box::new(cause))))?;
-            sqlx::query("INSERT INTO prices (id, content) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
-                .bind(signed(id.0))
-                .bind(content)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        Ok(transaction.commit().await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What calls would have been charged at other prices.
 
-use super::ledger::read_usage;
+use super::ledger::{Prices, read_price_id, read_prices, read_usage};
 use super::{Rows, Store, StoreError};
 use filters::id::OrgId;
 use filters::money::NanoUsd;
@@ -29,6 +29,8 @@ pub struct Served<'a> {
     pub provider: &'a str,
     /// When the call began.
     pub started: EpochMs,
+    /// The picture that it was charged for, where the price that it names tells them apart.
+    pub picture: Option<&'a str>,
 }
 
 /// The calls of a model, as they were charged and as they would be.
@@ -59,7 +61,7 @@ impl Repriced {
 
 /// Calls with the usage that came after their ends, whose charges are part of theirs.
 const CALLS: &str = "SELECT c.* FROM calls c WHERE c.started_ms >= $1 AND ($2 = '' OR c.org_id = $2)";
-const AMENDMENTS: &str = "SELECT a.*, c.model, c.provider, c.started_ms, c.tier, c.outcome, c.reserved_nano \
+const AMENDMENTS: &str = "SELECT a.*, c.model, c.provider, c.started_ms, c.tier, c.outcome, c.reserved_nano, c.price_id \
      FROM amendments a JOIN calls c ON c.request_id = a.request_id \
      WHERE c.started_ms >= $1 AND ($2 = '' OR c.org_id = $2)";
 
@@ -71,13 +73,14 @@ impl Store {
         price_of: impl Fn(Served<'_>) -> Option<&'a Price>,
     ) -> Result<BTreeMap<String, Repriced>, StoreError> {
         let mut snapshot = self.snapshot().await?;
+        let kept = read_prices(&mut snapshot).await?;
         let since = selection.since.map_or(i64::MIN, |since| since.0);
         let org = selection.org.map(|org| org.to_string()).unwrap_or_default();
         let mut models: BTreeMap<String, Repriced> = BTreeMap::new();
         for (statement, calls) in [(CALLS, 1), (AMENDMENTS, 0)] {
             let mut rows = sqlx::query(statement).bind(since).bind(&org).fetch(&mut *snapshot);
             while let Some(row) = rows.try_next().await? {
-                let of_call = Repriced { calls, ..reprice(&row, &price_of)? };
+                let of_call = Repriced { calls, ..reprice(&row, &kept, &price_of)? };
                 models.entry(row.try_get("model")?).or_default().add(&of_call);
             }
         }
@@ -85,13 +88,18 @@ impl Store {
     }
 }
 
-fn reprice<'a>(row: &Rows, price_of: impl Fn(Served<'_>) -> Option<&'a Price>) -> Result<Repriced, StoreError> {
+fn reprice<'a>(
+    row: &Rows,
+    kept: &Prices,
+    price_of: impl Fn(Served<'_>) -> Option<&'a Price>,
+) -> Result<Repriced, StoreError> {
     let charge = NanoUsd(row.try_get("charge_nano")?);
     let usage = read_usage(row)?;
     let served = Served {
         model: row.try_get("model")?,
         provider: row.try_get("provider")?,
         started: EpochMs(row.try_get("started_ms")?),
+        picture: kept.get(&read_price_id(row)?).and_then(|price| price.picture.as_deref()),
     };
     let cost = match price_of(served) {
         Some(price) => price.cost(&usage, Tier::named(row.try_get("tier")?)),
@@ -114,12 +122,34 @@ mod tests {
     use super::*;
     use crate::store::fixture::{Books, NOW, price};
     use crate::store::journal::Checkpoint;
+    use filters::catalogue::PriceVersion;
+    use filters::usage::{Kind, Usage};
 
     /// Twice as dear.
     fn dearer() -> Price {
         let mut price = price();
         price.standard = price.standard.map(|rate| 2 * rate);
         price
+    }
+
+    #[tokio::test]
+    async fn a_picture_is_computed_again_as_the_one_that_it_was() {
+        let books = Books::open().await;
+        let [small, large] = [("s", 40_000_000_000_000), ("l", 80_000_000_000_000)];
+        let version = PriceVersion::of_pictures(&price(), &[small, large]);
+        let kept: Vec<_> = version.pictures.iter().map(|version| (version.id, version.price.clone())).collect();
+        books.store.remember_prices(&kept).await.expect("kept");
+        let mut call = books.call(1, 0, 0);
+        call.1.usage = Usage::default().with(Kind::Images, 2);
+        (call.1.price, call.1.charge) = (version.pictures[0].id, NanoUsd(80_000_000));
+        books.store.ship("node", &[call], Checkpoint::default()).await.expect("shipped");
+        assert_eq!(books.store.audit().await.expect("audited").findings, []);
+        let halved = PriceVersion::of_pictures(&price(), &[("s", 20_000_000_000_000), large]);
+        let price_of =
+            |call: Served<'_>| call.picture.and_then(|name| halved.named(name)).map(|version| &version.price);
+        let models = books.store.reprice(Selection::default(), price_of).await.expect("computed");
+        let expected = Repriced { calls: 1, changed: 1, unpriced: 0, charged: 80_000_000, repriced: 40_000_000 };
+        assert_eq!(models["gpt-4o-mini"], expected);
     }
 
     #[tokio::test]

@@ -175,7 +175,7 @@ mod tests {
     use crate::store::fixture::{Books, NOW};
     use filters::denied::{Code, LimitSource, Owner};
     use filters::id::CallId;
-    use filters::scope::Route;
+    use filters::route::Route;
     use filters::window::Unit;
     use sqlx::Row;
 

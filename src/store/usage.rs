@@ -1,10 +1,11 @@
 //! What was used and charged, summed up by day, by model or by key.
 
-use super::ledger::{TAIL, day_from, hour_of};
+use super::ledger::{TAIL, day_from, hour_of, unit_columns};
 use super::{Rows, Store, StoreError};
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
+use filters::usage::Kind;
 use sqlx::Row;
 
 /// Whose usage.
@@ -55,6 +56,8 @@ pub struct UsageSum {
     pub output_tokens: i64,
     /// What they were charged.
     pub charge: NanoUsd,
+    /// What they used beside tokens, in the order of [`Kind::UNITS`].
+    pub units: [i64; Kind::UNITS.len()],
 }
 
 /// What is read of each part: the sums by day of whole days, the sums by hour of the hours before them, and the calls that
@@ -64,17 +67,17 @@ const PARTS: &str = "WITH RECURSIVE whose (id) AS (SELECT id FROM keys WHERE {of
          UNION ALL SELECT from_ms + 86400000 FROM days WHERE from_ms < (SELECT MAX(day_ms) FROM usage_days)), \
      hours (from_ms) AS (SELECT CAST($2 AS BIGINT) WHERE CAST($2 AS BIGINT) < CAST($3 AS BIGINT) \
          UNION ALL SELECT from_ms + 3600000 FROM hours WHERE from_ms + 3600000 < CAST($3 AS BIGINT)), \
-     parts (at_ms, key_id, model, calls, estimated, input_tokens, cache_read_tokens, output_tokens, charge_nano) AS ( \
+     parts (at_ms, key_id, model, calls, estimated, input_tokens, cache_read_tokens, output_tokens, charge_nano{units}) AS ( \
          SELECT u.day_ms, u.key_id, u.model, u.calls, u.estimated, u.input_tokens, u.cache_read_tokens, u.output_tokens, \
-             u.charge_nano \
+             u.charge_nano{units} \
          FROM days CROSS JOIN whose CROSS JOIN usage_days u WHERE u.day_ms = days.from_ms AND u.key_id = whose.id \
          UNION ALL \
          SELECT u.hour_ms, u.key_id, u.model, u.calls, u.estimated, u.input_tokens, u.cache_read_tokens, u.output_tokens, \
-             u.charge_nano \
+             u.charge_nano{units} \
          FROM hours CROSS JOIN whose CROSS JOIN usage_hours u WHERE u.hour_ms = hours.from_ms AND u.key_id = whose.id \
          UNION ALL \
          SELECT c.started_ms, c.key_id, c.model, 1, c.estimated, c.input_tokens, c.cache_read_tokens, c.output_tokens, \
-             c.charge_nano \
+             c.charge_nano{units} \
          FROM {tail} AND c.started_ms >= CAST($2 AS BIGINT) AND c.key_id IN (SELECT id FROM whose))";
 
 impl Store {
@@ -94,13 +97,16 @@ impl Store {
             Grouping::Model => ("model", "7 DESC, 1"),
             Grouping::Key => ("key_id", "7 DESC, 1"),
         };
-        let parts = PARTS.replace("{of_spender}", of_spender).replace("{tail}", TAIL);
+        let units: String = unit_columns().map(|column| format!(", {column}")).collect();
+        let parts = PARTS.replace("{of_spender}", of_spender).replace("{tail}", TAIL).replace("{units}", &units);
+        let sums: String =
+            unit_columns().map(|column| format!(", CAST(SUM({column}) AS BIGINT) AS {column}")).collect();
         // Sums are cast because PostgreSQL widens them.
         let text = format!(
             "{parts} SELECT {group} AS in_group, CAST(SUM(calls) AS BIGINT) AS calls, \
              CAST(SUM(estimated) AS BIGINT) AS estimated, CAST(SUM(input_tokens) AS BIGINT) AS input_tokens, \
              CAST(SUM(cache_read_tokens) AS BIGINT) AS cache_read_tokens, \
-             CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(charge_nano) AS BIGINT) AS charge_nano \
+             CAST(SUM(output_tokens) AS BIGINT) AS output_tokens, CAST(SUM(charge_nano) AS BIGINT) AS charge_nano{sums} \
              FROM parts GROUP BY 1 ORDER BY {order}"
         );
         // There were no calls before 1970, and each day since then is a step.
@@ -116,6 +122,10 @@ impl Store {
 }
 
 fn read_row(row: &Rows, grouping: Grouping) -> Result<UsageSum, StoreError> {
+    let mut units = [0; Kind::UNITS.len()];
+    for (unit, column) in units.iter_mut().zip(unit_columns()) {
+        *unit = row.try_get(column)?;
+    }
     Ok(UsageSum {
         group: match grouping {
             Grouping::Day => Group::Day(row.try_get("in_group")?),
@@ -128,5 +138,6 @@ fn read_row(row: &Rows, grouping: Grouping) -> Result<UsageSum, StoreError> {
         cache_read_tokens: row.try_get("cache_read_tokens")?,
         output_tokens: row.try_get("output_tokens")?,
         charge: NanoUsd(row.try_get("charge_nano")?),
+        units,
     })
 }

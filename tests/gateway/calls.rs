@@ -2,6 +2,7 @@
 
 mod bodies;
 mod bytes;
+mod credentials;
 mod demo;
 mod secure;
 mod upstreams;

@@ -16,7 +16,7 @@ pub(crate) use curl::curl;
 pub(crate) use gateway::{Gateway, Key};
 pub(crate) use process::Process;
 pub(crate) use provider::Provider;
-pub(crate) use scripted::{Exchange, Scripted};
+pub(crate) use scripted::{Exchange, Received, Scripted};
 pub(crate) use setup::{Setup, Upstream};
 pub(crate) use wire::Wire;
 

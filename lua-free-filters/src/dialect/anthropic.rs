@@ -3,105 +3,74 @@
 //! Source: Anthropic API reference, "Streaming messages" and "Messages: usage". Cache tokens stand beside `input_tokens`;
 //! figures of `message_delta` are cumulative and replace those of `message_start`, where they are not null.
 
-use super::{Count, Cut, Event, text_bytes};
+use super::figures::{Figures, NotACount, whole};
+use super::{Cut, Event, text_bytes};
+use crate::answer_scan::{AnswerScanner, Found, Wanted, value};
 use crate::price::Tier;
 use crate::tally::Tally;
 use crate::usage::{Kind, Usage};
 use memchr::memmem::Finder;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 static TEXT: LazyLock<[Finder<'static>; 3]> =
     LazyLock::new(|| [Finder::new("\"text\":\""), Finder::new("\"thinking\":\""), Finder::new("\"partial_json\":\"")]);
 
-#[derive(Deserialize)]
-struct StreamEvent {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    index: Count,
-    #[serde(default)]
-    message: Option<Message>,
-    #[serde(default)]
-    usage: Option<MessageUsage>,
-}
+const USAGE: usize = 1;
+const TYPE: usize = 2;
+const INDEX: usize = 3;
+const MESSAGE_USAGE: usize = 4;
 
-#[derive(Deserialize)]
-struct Message {
-    #[serde(default)]
-    usage: Option<MessageUsage>,
-}
+/// What is read of an event and of a whole answer.
+pub(super) const WANTED: &[Wanted] =
+    &[value(&["error"]), value(&["usage"]), value(&["type"]), value(&["index"]), value(&["message", "usage"])];
 
-#[derive(Default, Deserialize)]
-struct MessageUsage {
-    #[serde(default)]
-    input_tokens: Count,
-    #[serde(default)]
-    cache_creation_input_tokens: Count,
-    #[serde(default)]
-    cache_read_input_tokens: Count,
-    #[serde(default)]
-    cache_creation: Option<CacheCreation>,
-    #[serde(default)]
-    output_tokens: Count,
-    #[serde(default)]
-    server_tool_use: Option<ServerToolUse>,
-    #[serde(default)]
-    service_tier: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct CacheCreation {
-    #[serde(default)]
-    ephemeral_5m_input_tokens: Count,
-    #[serde(default)]
-    ephemeral_1h_input_tokens: Count,
-}
-
-#[derive(Default, Deserialize)]
-struct ServerToolUse {
-    #[serde(default)]
-    web_search_requests: Count,
-}
-
-impl MessageUsage {
-    /// `before` with every figure that is reported here replaced.
-    fn replace(&self, before: Usage) -> Usage {
-        let mut usage = before;
-        let mut set = |kind: Kind, count: Count| {
-            if let Some(count) = count.0 {
-                usage = usage.with(kind, count);
-            }
-        };
-        set(Kind::Input, self.input_tokens);
-        set(Kind::CacheRead, self.cache_read_input_tokens);
-        set(Kind::Output, self.output_tokens);
-        if let Some(tools) = &self.server_tool_use {
-            set(Kind::WebSearch, tools.web_search_requests);
+/// `before` with every figure that is reported in this usage object replaced.
+pub(super) fn replace(before: Usage, figures: &Figures<'_>) -> Result<Usage, NotACount> {
+    let mut usage = before;
+    for (kind, name) in [(Kind::Input, "input_tokens"), (Kind::CacheRead, "cache_read_input_tokens")] {
+        if let Some(count) = figures.count(&[name])? {
+            usage = usage.with(kind, count);
         }
-        match (&self.cache_creation, self.cache_creation_input_tokens.0) {
-            (Some(split), total) => {
-                let hour = split.ephemeral_1h_input_tokens.or_zero();
-                let minutes = split.ephemeral_5m_input_tokens.or_zero();
-                // What the split does not name was written for the shorter time.
-                let rest = total.unwrap_or(0).saturating_sub(hour + minutes);
-                usage = usage.with(Kind::CacheWrite1h, hour).with(Kind::CacheWrite5m, minutes + rest);
-            }
-            (None, Some(total)) => {
-                // The split is in the start only; a later total does not undo it.
-                let hour = usage.get(Kind::CacheWrite1h).min(total);
-                usage = usage.with(Kind::CacheWrite1h, hour).with(Kind::CacheWrite5m, total - hour);
-            }
-            (None, None) => {}
-        }
-        usage
     }
-
-    fn note_tier(&self, tally: &mut Tally) {
-        if let Some(tier) = &self.service_tier {
-            tally.tier = Some(Tier::named(tier));
+    if let Some(searches) = figures.within(&["server_tool_use"]).count(&["web_search_requests"])? {
+        usage = usage.with(Kind::WebSearch, searches);
+    }
+    let thoughts = figures.within(&["output_tokens_details"]).count(&["thinking_tokens"])?;
+    if let Some(output) = figures.count(&["output_tokens"])? {
+        let thoughts = thoughts.unwrap_or(usage.get(Kind::Reasoning)).min(output);
+        usage = usage.with(Kind::Reasoning, thoughts).with(Kind::Output, output - thoughts);
+    }
+    let written = figures.count(&["cache_creation_input_tokens"])?;
+    let split = figures.within(&["cache_creation"]);
+    let minutes = split.count(&["ephemeral_5m_input_tokens"])?;
+    match (minutes, split.count(&["ephemeral_1h_input_tokens"])?, written) {
+        (None, None, None) => {}
+        (None, None, Some(total)) => {
+            // The split is in the start only; a later total does not undo it.
+            let hour = usage.get(Kind::CacheWrite1h).min(total);
+            usage = usage.with(Kind::CacheWrite1h, hour).with(Kind::CacheWrite5m, total - hour);
         }
+        (minutes, hour, total) => {
+            let (minutes, hour) = (minutes.unwrap_or(0), hour.unwrap_or(0));
+            // What the split does not name was written for the shorter time.
+            let rest = total.unwrap_or(0).saturating_sub(hour + minutes);
+            usage = usage.with(Kind::CacheWrite1h, hour).with(Kind::CacheWrite5m, minutes + rest);
+        }
+    }
+    Ok(usage)
+}
+
+/// Notes a usage object; figures that are no counts are none.
+fn note_usage(text: Option<&[u8]>, is_final: bool, tally: &mut Tally) {
+    let Some(Ok(value)) = text.map(serde_json::from_slice::<Value>) else { return };
+    let figures = Figures::of(&value);
+    if let Some(tier) = figures.text("service_tier") {
+        tally.tier = Some(Tier::named(tier));
+    }
+    let before = tally.reported.unwrap_or_default().usage;
+    if let Ok(usage) = replace(before, &figures) {
+        tally.report(usage, is_final);
     }
 }
 
@@ -122,23 +91,21 @@ impl Stream {
             tally.relay_text(text_bytes(data, &*TEXT));
             return Event::Ordinary;
         }
-        let Ok(event) = serde_json::from_slice::<StreamEvent>(data) else { return Event::Ordinary };
-        let before = tally.reported.unwrap_or_default().usage;
-        match event.kind.as_str() {
+        self.note(&AnswerScanner::scan(WANTED, data), data, tally)
+    }
+
+    /// Notes what an event, of which this is the text as far as it is held, has of [`WANTED`].
+    pub(super) fn note(&mut self, found: &Found, data: &[u8], tally: &mut Tally) -> Event {
+        match found.text(TYPE).unwrap_or_default() {
             "message_start" => {
                 self.has_begun = true;
-                if let Some(usage) = event.message.and_then(|message| message.usage) {
-                    usage.note_tier(tally);
-                    tally.report(usage.replace(before), false);
-                }
+                note_usage(found.value(MESSAGE_USAGE), false, tally);
             }
-            "content_block_start" => self.open_block = Some(event.index.or_zero()),
+            "content_block_start" => self.open_block = found.value(INDEX).and_then(whole),
             "content_block_stop" => self.open_block = None,
             "message_delta" => {
                 self.has_reason = true;
-                if let Some(usage) = event.usage {
-                    tally.report(usage.replace(before), true);
-                }
+                note_usage(found.value(USAGE), true, tally);
             }
             "content_block_delta" => tally.relay_text(text_bytes(data, &*TEXT)),
             "message_stop" => return Event::Final,
@@ -148,13 +115,23 @@ impl Stream {
         Event::Ordinary
     }
 
-    /// The end of the open block, the reason with the usage, and the final event.
+    /// Whether any event of the protocol has passed.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     pub(super) fn cut(&self, cut: &Cut<'_>) -> Vec<u8> {
-        let mut events = String::new();
-        let mut put = |kind: &str, mut data: Value| {
-            data["type"] = kind.into();
-            events.push_str(&format!("event: {kind}\ndata: {data}\n\n"));
-        };
+        let events = self.end(cut);
+        let texts = events.iter().map(|event| {
+            let kind = event["type"].as_str().unwrap_or_default();
+            format!("event: {kind}\ndata: {event}\n\n")
+        });
+        texts.collect::<String>().into_bytes()
+    }
+
+    /// The end of the open block, the reason with the usage, and the final event.
+    pub(super) fn end(&self, cut: &Cut<'_>) -> Vec<Value> {
+        let mut events = Vec::new();
         let (input, output) = (cut.usage.input_total(), cut.usage.output_total());
         if !self.has_begun {
             let usage = json!({"input_tokens": input, "output_tokens": 0});
@@ -162,26 +139,24 @@ impl Stream {
                 "id": format!("msg_{}", cut.call), "type": "message", "role": "assistant", "model": cut.model,
                 "content": [], "stop_reason": null, "stop_sequence": null, "usage": usage,
             });
-            put("message_start", json!({"message": message}));
+            events.push(json!({"type": "message_start", "message": message}));
         }
         if let Some(index) = self.open_block {
-            put("content_block_stop", json!({"index": index}));
+            events.push(json!({"type": "content_block_stop", "index": index}));
         }
         if !self.has_reason {
             let delta = json!({"stop_reason": "max_tokens", "stop_sequence": null});
-            put("message_delta", json!({"delta": delta, "usage": {"output_tokens": output}}));
+            events.push(json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": output}}));
         }
-        put("message_stop", json!({}));
-        events.into_bytes()
+        events.push(json!({"type": "message_stop"}));
+        events
     }
 }
 
-pub(super) fn read_answer(usage: Option<&[u8]>, _service_tier: Option<&[u8]>, tally: &mut Tally) {
-    if let Some(Ok(usage)) = usage.map(serde_json::from_slice::<MessageUsage>)
-        && usage.input_tokens.0.is_some()
-    {
-        usage.note_tier(tally);
-        tally.report(usage.replace(Usage::default()), true);
+/// Reads the figures of a whole answer.
+pub(super) fn read_answer(found: &Found, tally: &mut Tally) {
+    if found.value(USAGE).is_some_and(|usage| memchr::memmem::find(usage, b"\"input_tokens\"").is_some()) {
+        note_usage(found.value(USAGE), true, tally);
     }
 }
 
@@ -238,7 +213,13 @@ mod tests {
     #[test]
     fn a_whole_answer_is_final() {
         let mut tally = Tally::default();
-        read_answer(Some(br#"{"input_tokens":4,"cache_creation_input_tokens":6,"output_tokens":3}"#), None, &mut tally);
-        assert_eq!(tally.usage(0, 1_000), (Usage::of(4, 3).with(Kind::CacheWrite5m, 6), false));
+        let answer = br#"{"type":"message","usage":{"input_tokens":4,"cache_creation_input_tokens":6,"output_tokens":3,
+            "output_tokens_details":{"thinking_tokens":2},"service_tier":"batch"}}"#;
+        read_answer(&AnswerScanner::scan(WANTED, answer), &mut tally);
+        let expected = Usage::of(4, 1).with(Kind::CacheWrite5m, 6).with(Kind::Reasoning, 2);
+        assert_eq!((tally.usage(0, 1_000), tally.tier), ((expected, false), Some(Tier::Batch)));
+        let mut tally = Tally::default();
+        read_answer(&AnswerScanner::scan(WANTED, br#"{"input_tokens":4}"#), &mut tally);
+        assert_eq!(tally.reported, None);
     }
 }

@@ -1,12 +1,14 @@
-//! OpenAI chat completions.
+//! OpenAI chat completions, and completions, the API before chat.
 //!
 //! Source: OpenAI API reference, "The chat completion chunk object" and "Chat completion usage". The details of a count
-//! are parts of it; a stream carries `usage` in its last chunk, with `choices: []`, only if the request asked for it.
+//! are parts of it; a stream carries `usage` in its last chunk, with `choices: []`, only if the request asked for it. Groq says the
+//! same in `x_groq` too, and failures there: it counts once.
 
-use super::{Count, Cut, Event, may_have, string_bytes, text_bytes};
+use super::{Count, Cut, Event, may_have, openai_usage, string_bytes, text_bytes};
+use crate::answer_scan::{AnswerScanner, Found, Keep, Wanted, value};
 use crate::price::Tier;
 use crate::tally::Tally;
-use crate::usage::{Kind, Usage};
+use crate::usage::Kind;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -17,12 +19,28 @@ use std::sync::LazyLock;
 /// Most choices of an answer that are told apart; the API takes no larger `n`.
 const CHOICES_MAX: u64 = 128;
 
+const USAGE: usize = 1;
+const SERVICE_TIER: usize = 2;
+const CHOICES: usize = 3;
+const GROQ_USAGE: usize = 4;
+const GROQ_ERROR: usize = 5;
+
+/// What is read of a chunk and of a whole answer.
+pub(super) const WANTED: &[Wanted] = &[
+    value(&["error"]),
+    value(&["usage"]),
+    value(&["service_tier"]),
+    Wanted { path: &["choices"], keep: Keep::Head },
+    value(&["x_groq", "usage"]),
+    value(&["x_groq", "error"]),
+];
+
 struct Finders {
     usage: Finder<'static>,
     error: Finder<'static>,
     finish: Finder<'static>,
     content: Finder<'static>,
-    text: [Finder<'static>; 2],
+    text: [Finder<'static>; 3],
 }
 
 static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
@@ -30,83 +48,21 @@ static FINDERS: LazyLock<Finders> = LazyLock::new(|| Finders {
     error: Finder::new("\"error\""),
     finish: Finder::new("\"finish_reason\""),
     content: Finder::new("content\":\""),
-    text: [Finder::new("\"refusal\":\""), Finder::new("\"arguments\":\"")],
+    text: [Finder::new("\"refusal\":\""), Finder::new("\"arguments\":\""), Finder::new("\"text\":\"")],
 });
 
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    choices: Option<Vec<IgnoredAny>>,
-    #[serde(default)]
-    usage: Option<ChatUsage>,
-    #[serde(default)]
-    service_tier: Option<String>,
-    #[serde(default)]
-    error: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct ChatUsage {
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: Count,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
-    completion_tokens_details: Option<CompletionDetails>,
-}
-
-#[derive(Default, Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Count,
-    #[serde(default)]
-    cache_write_tokens: Count,
-    #[serde(default)]
-    audio_tokens: Count,
-    #[serde(default)]
-    image_tokens: Count,
-}
-
-#[derive(Default, Deserialize)]
-struct CompletionDetails {
-    #[serde(default)]
-    reasoning_tokens: Count,
-    #[serde(default)]
-    audio_tokens: Count,
-}
-
-impl ChatUsage {
-    fn usage(self) -> Usage {
-        let prompt = self.prompt_tokens_details.unwrap_or_default();
-        let completion = self.completion_tokens_details.unwrap_or_default();
-        let parts_of_input = [
-            (Kind::CacheRead, prompt.cached_tokens),
-            (Kind::CacheWrite5m, prompt.cache_write_tokens),
-            (Kind::AudioInput, prompt.audio_tokens),
-            (Kind::ImageInput, prompt.image_tokens),
-        ];
-        let parts_of_output =
-            [(Kind::Reasoning, completion.reasoning_tokens), (Kind::AudioOutput, completion.audio_tokens)];
-        let usage = split(Usage::default(), Kind::Input, self.prompt_tokens, &parts_of_input);
-        split(usage, Kind::Output, self.completion_tokens.or_zero(), &parts_of_output)
-    }
-}
-
-/// Takes the parts out of the total, never more than is left of it, and gives the rest to `plain`.
-fn split(usage: Usage, plain: Kind, total: u64, parts: &[(Kind, Count)]) -> Usage {
-    let (mut usage, mut rest) = (usage, total);
-    for (kind, count) in parts {
-        let part = count.or_zero().min(rest);
-        usage = usage.with(*kind, part);
-        rest -= part;
-    }
-    usage.with(plain, rest)
+/// Which of the two APIs a stream speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Api {
+    #[default]
+    Chat,
+    Completions,
 }
 
 /// A stream of chunks, as far as it has come.
 #[derive(Debug, Default)]
 pub struct Stream {
+    api: Api,
     /// Data of the last chunk up to the first one with text: it names the answer, and is read only if the stream is cut.
     sample: Vec<u8>,
     has_text: bool,
@@ -117,6 +73,10 @@ pub struct Stream {
 }
 
 impl Stream {
+    pub(super) fn of(api: Api) -> Self {
+        Self { api, ..Self::default() }
+    }
+
     pub(super) fn read(&mut self, data: &[u8], tally: &mut Tally) -> Event {
         if data.trim_ascii() == b"[DONE]" {
             return Event::Final;
@@ -132,30 +92,33 @@ impl Stream {
         if may_have(data, &finders.finish) {
             self.note_ends(data);
         }
-        // Most chunks carry text and no figures; only the others are worth a parse.
+        // Most chunks carry text and no figures; only the others are worth a scan.
         if !may_have(data, &finders.usage) && (text > 0 || !may_have(data, &finders.error)) {
             return Event::Ordinary;
         }
-        let Ok(chunk) = serde_json::from_slice::<Chunk>(data) else { return Event::Ordinary };
-        if chunk.error.is_some() {
+        self.note(&AnswerScanner::scan(WANTED, data), tally)
+    }
+
+    /// Notes what a chunk has of [`WANTED`].
+    pub(super) fn note(&mut self, found: &Found, tally: &mut Tally) -> Event {
+        // A failure may come with the figures of what was made before it.
+        let has_usage = read_answer(found, tally);
+        if found.value(super::ERROR).or(found.value(GROQ_ERROR)).is_some() {
             return Event::Error;
         }
-        if let Some(tier) = chunk.service_tier {
-            tally.tier = Some(Tier::named(&tier));
-        }
-        let Some(usage) = chunk.usage else { return Event::Ordinary };
-        tally.report(usage.usage(), true);
-        if chunk.choices.is_some_and(|choices| !choices.is_empty()) {
+        if !has_usage {
             return Event::Ordinary;
         }
-        self.has_usage = true;
-        Event::UsageOnly
+        let choices = found.value(CHOICES).map(<[u8]>::trim_ascii);
+        let is_empty = choices.is_none_or(|choices| choices.iter().all(|byte| b"[] \t\r\n".contains(byte)));
+        self.has_usage |= is_empty;
+        if is_empty { Event::UsageOnly } else { Event::Ordinary }
     }
 
     fn note_ends(&mut self, data: &[u8]) {
         let Ok(chunk) = serde_json::from_slice::<Ends>(data) else { return };
         for choice in chunk.choices {
-            let index = choice.index.or_zero();
+            let index = choice.index.0.unwrap_or(0);
             if choice.finish_reason.is_some() && index < CHOICES_MAX {
                 self.ended |= 1 << index;
             }
@@ -165,18 +128,22 @@ impl Stream {
     /// A last chunk for each choice that is open, the usage chunk if it was asked for, and the final event.
     pub(super) fn cut(&self, cut: &Cut<'_>) -> Vec<u8> {
         let names: Names = serde_json::from_slice(&self.sample).unwrap_or_default();
-        let head = names.head(cut);
+        let head = names.head(cut, self.api);
         let mut events = String::new();
         let mut put = |text: &str| {
             for part in ["data: ", text, "\n\n"] {
                 events.push_str(part);
             }
         };
-        let delta = if self.sample.is_empty() { r#"{"role":"assistant","content":""}"# } else { "{}" };
+        let said = match self.api {
+            Api::Completions => r#""text":"""#,
+            Api::Chat if self.sample.is_empty() => r#""delta":{"role":"assistant","content":""}"#,
+            Api::Chat => r#""delta":{}"#,
+        };
         let reason = json!({"code": cut.reason.name()});
         let usage = if cut.include_usage { ",\"usage\":null" } else { "" };
         for index in (0..cut.choices.min(CHOICES_MAX)).filter(|index| self.ended & (1 << index) == 0) {
-            let choice = format!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":"length"}}"#);
+            let choice = format!(r#"{{"index":{index},{said},"logprobs":null,"finish_reason":"length"}}"#);
             put(&format!("{head}{choice}]{usage},\"tollgate\":{reason}}}"));
         }
         if cut.include_usage && !self.has_usage {
@@ -229,14 +196,18 @@ struct Names<'a> {
 
 impl Names<'_> {
     /// A chunk up to the inside of its `choices`. What the provider has not said is said by us.
-    fn head(&self, cut: &Cut<'_>) -> String {
+    fn head(&self, cut: &Cut<'_>, api: Api) -> String {
+        let (prefix, object) = match api {
+            Api::Chat => ("chatcmpl", "chat.completion.chunk"),
+            Api::Completions => ("cmpl", "text_completion"),
+        };
         let or = |said: Option<&RawValue>, ours: serde_json::Value| {
             said.map_or_else(|| ours.to_string(), |value| value.get().to_owned())
         };
         let mut head = format!(
             "{{\"id\":{},\"object\":{},\"created\":{},\"model\":{}",
-            or(self.id, format!("chatcmpl-{}", cut.call).into()),
-            or(self.object, "chat.completion.chunk".into()),
+            or(self.id, format!("{prefix}-{}", cut.call).into()),
+            or(self.object, object.into()),
             or(self.created, cut.at.0.div_euclid(1_000).into()),
             or(self.model, cut.model.into()),
         );
@@ -249,18 +220,21 @@ impl Names<'_> {
     }
 }
 
-pub(super) fn read_answer(usage: Option<&[u8]>, service_tier: Option<&[u8]>, tally: &mut Tally) {
-    if let Some(Ok(usage)) = usage.map(serde_json::from_slice::<ChatUsage>) {
-        tally.report(usage.usage(), true);
-    }
-    if let Some(Ok(tier)) = service_tier.map(serde_json::from_slice::<&str>) {
+/// Reads usage and tier; says whether there was a usage.
+pub(super) fn read_answer(found: &Found, tally: &mut Tally) -> bool {
+    if let Some(tier) = found.text(SERVICE_TIER) {
         tally.tier = Some(Tier::named(tier));
     }
+    let figures = found.value(USAGE).or(found.value(GROQ_USAGE));
+    let Some(usage) = figures.and_then(|text| openai_usage::read(text, Kind::Output)) else { return false };
+    tally.report(usage, true);
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::usage::Usage;
 
     fn read(data: &str) -> (Event, Tally) {
         let mut tally = Tally::default();
@@ -307,12 +281,17 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_are_no_counts_are_no_figures() {
-        for count in ["-1", "1.5", "1e3", "18446744073709551616", "\"7\"", "{}"] {
-            let (_, tally) =
-                read(&format!(r#"{{"choices":[],"usage":{{"prompt_tokens":1,"completion_tokens":{count}}}}}"#));
-            assert_eq!(tally.reported, None, "{count}");
-        }
+    fn groq_says_it_twice_and_it_counts_once() {
+        let usage = r#"{"prompt_tokens":3,"completion_tokens":4}"#;
+        let (event, tally) = read(&format!(
+            r#"{{"choices":[{{"finish_reason":"stop"}}],"usage":{usage},"x_groq":{{"usage":{usage}}}}}"#
+        ));
+        assert_eq!((event, tally.usage(0, 99)), (Event::Ordinary, (Usage::of(3, 4), false)));
+        let (_, tally) = read(&format!(r#"{{"choices":[{{}}],"x_groq":{{"id":"r","usage":{usage}}}}}"#));
+        assert_eq!(tally.usage(0, 99), (Usage::of(3, 4), false));
+        assert_eq!(read(r#"{"choices":[],"x_groq":{"error":"over capacity"}}"#).0, Event::Error);
+        let (event, tally) = read(&format!(r#"{{"error":{{"code":400}},"choices":[{{}}],"usage":{usage}}}"#));
+        assert_eq!((event, tally.usage(0, 99)), (Event::Error, (Usage::of(3, 4), false)));
     }
 
     #[test]
@@ -361,5 +340,8 @@ mod tests {
         assert_eq!(end, format!("{}\n\n{}\n\ndata: [DONE]\n\n", chunk(0), chunk(2)));
         let whole = String::from_utf8(Stream::default().cut(&Cut { choices: 1, ..cut })).expect("text");
         assert!(whole.contains(r#""model":"other","choices":[{"index":0,"delta":{"role":"assistant","content":""}"#));
+        let text = String::from_utf8(Stream::of(Api::Completions).cut(&Cut { choices: 2, ..cut })).expect("text");
+        let last = r#""choices":[{"index":1,"text":"","logprobs":null,"finish_reason":"length"}]"#;
+        assert!(text.contains(r#""object":"text_completion""#) && text.contains(last), "{text}");
     }
 }

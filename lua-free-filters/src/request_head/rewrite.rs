@@ -1,7 +1,7 @@
 //! The edits that a request body may get on its way to a provider, by splicing bytes: what is not edited is not touched.
 
 use super::RequestHead;
-use super::weight::Text;
+use super::weigh::Text;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,12 +18,9 @@ pub struct Rewrite<'a> {
     pub ask_usage: bool,
     /// The most output tokens of an answer, where the request is clamped.
     pub output_limit: Option<u64>,
-    /// The field that limits the model's output, inserted where the request names no limit.
+    /// The field that limits a chat's output with this model, inserted where the request names no limit.
     pub output_limit_field: &'a str,
 }
-
-/// The request fields that can limit output.
-const LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
 
 /// Replaces a part of the body; where the part is empty, inserts.
 type Edit = (Range<usize>, String);
@@ -35,8 +32,16 @@ impl RequestHead {
     pub fn rewrite(&self, body: &Bytes, rewrite: &Rewrite<'_>) -> Vec<Bytes> {
         let mut edits: Vec<Edit> = Vec::new();
         if rewrite.model != self.model {
-            let name = serde_json::Value::from(rewrite.model).to_string();
-            edits.push((self.model_at.clone(), name));
+            let name = match self.form {
+                Some(_) => rewrite.model.to_owned(),
+                None => serde_json::Value::from(rewrite.model).to_string(),
+            };
+            edits.extend(match &self.model_at {
+                Some(at) => Some((at.clone(), name)),
+                // The path says it, or the provider knows what it means that none is named.
+                None if self.dialect.names_model_in_path() => None,
+                None => Some(self.insertion("model", &name)),
+            });
         }
         if rewrite.ask_usage && !self.include_usage {
             edits.push(match &self.stream_options_at {
@@ -44,8 +49,13 @@ impl RequestHead {
                 None => self.insertion("stream_options", "{\"include_usage\":true}"),
             });
         }
-        if let Some(limit) = rewrite.output_limit {
-            edits.extend(self.limit_edits(body, limit, rewrite.output_limit_field));
+        if let Some(limit) = rewrite.output_limit
+            && let Some(field) = self.dialect.clamp_field(rewrite.output_limit_field)
+        {
+            edits.extend(match self.dialect.settings().first() {
+                Some(settings) => vec![self.settings_edit(body, settings, (field, limit))],
+                None => self.limit_edits(body, limit, field),
+            });
         }
         edits.sort_by_key(|(at, _)| at.start);
         splice(body, &edits)
@@ -53,14 +63,19 @@ impl RequestHead {
 
     /// A member before all others.
     fn insertion(&self, name: &str, value: &str) -> Edit {
-        (self.members_at..self.members_at, format!("\"{name}\":{value},"))
+        let text = match &self.form {
+            Some(form) => form.part(name, value),
+            None => format!("\"{name}\":{value},"),
+        };
+        (self.members_at..self.members_at, text)
     }
 
     /// No limit of the body is to be larger, and one that the provider reads is to be there. Bodies are clamped seldom, so
     /// their limits are looked for only now.
     fn limit_edits(&self, body: &[u8], limit: u64, field: &str) -> Vec<Edit> {
         let Members(members) = serde_json::from_slice(body).unwrap_or_default();
-        let limits = members.iter().filter(|(name, _)| LIMITS.contains(&name.as_ref()));
+        let names = self.dialect.output_limits();
+        let limits = members.iter().filter(|(name, _)| names.contains(&name.as_ref()));
         let is_replaced = |name: &str, value: &RawValue| match value.get().parse::<u64>() {
             Ok(present) => present > limit,
             // A null limits nothing. Of those, one is enough.
@@ -76,12 +91,27 @@ impl RequestHead {
     }
 }
 
-/// The text of `stream_options` with `include_usage` true and every other member as it was.
-fn with_usage_asked(options: &[u8]) -> String {
-    let members: Option<Members<'_>> = serde_json::from_slice(options).unwrap_or_default();
-    let mut text = String::from("{\"include_usage\":true");
+impl RequestHead {
+    /// The object of settings with a limit that is no larger.
+    fn settings_edit(&self, body: &[u8], name: &str, (field, limit): (&str, u64)) -> Edit {
+        let limit = limit.min(self.output_limit_bound.unwrap_or(u64::MAX));
+        match &self.settings_at {
+            None => self.insertion(name, &format!("{{\"{field}\":{limit}}}")),
+            Some(at) => {
+                let snake = "max_output_tokens";
+                let is_limit = |name: &str| name == field || name == snake;
+                (at.clone(), with_member(&body[at.clone()], (field, &limit.to_string()), is_limit))
+            }
+        }
+    }
+}
+
+/// The text of an object with a member first, and every other as it was but those that it replaces.
+fn with_member(object: &[u8], (name, value): (&str, &str), is_replaced: impl Fn(&str) -> bool) -> String {
+    let members: Option<Members<'_>> = serde_json::from_slice(object).unwrap_or_default();
+    let mut text = format!("{{\"{name}\":{value}");
     for (name, value) in members.unwrap_or_default().0 {
-        if name != "include_usage" {
+        if !is_replaced(&name) {
             text.push(',');
             text.push_str(&serde_json::Value::from(name.as_ref()).to_string());
             text.push(':');
@@ -90,6 +120,11 @@ fn with_usage_asked(options: &[u8]) -> String {
     }
     text.push('}');
     text
+}
+
+/// The text of `stream_options` with `include_usage` true and every other member as it was.
+fn with_usage_asked(options: &[u8]) -> String {
+    with_member(options, ("include_usage", "true"), |name| name == "include_usage")
 }
 
 /// Bodies up to this size are copied into one piece, because a second write costs more than the copy.
@@ -142,13 +177,14 @@ impl<'a> de::Deserialize<'a> for Members<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request_head::scan;
+    use crate::dialect::Dialect;
+    use crate::request_head::{LIMITS, scan};
     use proptest::prelude::*;
     use serde_json::json;
 
     fn rewritten_as(body: &str, rewrite: &Rewrite<'_>) -> serde_json::Value {
         let bytes = Bytes::copy_from_slice(body.as_bytes());
-        let pieces = scan(&bytes).expect("a valid body").rewrite(&bytes, rewrite);
+        let pieces = scan(&bytes, Dialect::OpenaiChat).expect("a valid body").rewrite(&bytes, rewrite);
         serde_json::from_slice(&pieces.concat()).expect("still JSON")
     }
 
@@ -182,7 +218,7 @@ mod tests {
     fn large_bodies_are_not_copied() {
         let body = Bytes::from(format!(r#"{{"messages":["{}"],"model":"a"}}"#, "x".repeat(100_000)));
         let rewrite = Rewrite { model: "b", ask_usage: false, output_limit: None, output_limit_field: "max_tokens" };
-        let pieces = scan(&body).expect("valid").rewrite(&body, &rewrite);
+        let pieces = scan(&body, Dialect::OpenaiChat).expect("valid").rewrite(&body, &rewrite);
         assert_eq!(pieces.len(), 3);
         assert_eq!(pieces[0].as_ptr(), body.as_ptr());
     }
@@ -212,13 +248,13 @@ mod tests {
             (
                 r#"{"max_completion_tokens":1,"model":"a","max_tokens":18446744073709551615,"max_output_tokens":10}"#,
                 "max_tokens",
-                json!({"model": "a", "max_tokens": 9, "max_completion_tokens": 1, "max_output_tokens": 9}),
+                json!({"model": "a", "max_tokens": 9, "max_completion_tokens": 1, "max_output_tokens": 10}),
             ),
             // Chat has no such limit, so whoever answers may not read it.
             (
                 r#"{"model":"a","max_output_tokens":10}"#,
                 "max_tokens",
-                json!({"model": "a", "max_tokens": 9, "max_output_tokens": 9}),
+                json!({"model": "a", "max_tokens": 9, "max_output_tokens": 10}),
             ),
             (
                 r#"{"model":"a","messages":[{"max_tokens":10}],"max_tokens":10}"#,
@@ -279,7 +315,7 @@ mod tests {
             let members_text: Vec<String> =
                 members.iter().map(|(_, name, value)| format!("{space}\"{name}\"{space}:{space}{value}{space}")).collect();
             let body = format!("{space}{{{}}}{space}", members_text.join(","));
-            let head = scan(body.as_bytes()).expect("valid");
+            let head = scan(body.as_bytes(), Dialect::OpenaiChat).expect("valid");
             let bytes = Bytes::from(body.clone());
             let rewrite = Rewrite { model: &model, ask_usage, output_limit, output_limit_field: field };
             let whole = head.rewrite(&bytes, &rewrite).concat();
@@ -292,7 +328,7 @@ mod tests {
                 options["include_usage"] = json!(true);
             }
             if let Some(limit) = output_limit {
-                for name in LIMITS {
+                for name in LIMITS.into_iter().take(2) {
                     if expected[name].as_u64().is_some_and(|present| present > limit) {
                         expected[name] = json!(limit);
                     }
@@ -301,12 +337,12 @@ mod tests {
                     expected[field] = json!(limit);
                 }
                 // Looking at a name that is not there put a null in its place.
-                for name in LIMITS {
+                for name in LIMITS.into_iter().take(3) {
                     if !members.iter().any(|(present, ..)| *present == name) && expected[name].is_null() {
                         expected.as_object_mut().expect("an object").remove(name);
                     }
                 }
-                let again = scan(&whole).expect("no field stands twice");
+                let again = scan(&whole, Dialect::OpenaiChat).expect("no field stands twice");
                 prop_assert!(again.output_limit_bound.is_some_and(|bound| bound <= limit));
             }
             let read: serde_json::Value = serde_json::from_slice(&whole).expect("still JSON");

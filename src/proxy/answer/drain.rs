@@ -53,8 +53,8 @@ impl Drain {
         let Unfinished { exchange, meter, .. } = &mut self.unfinished;
         if !exchange.has_head() {
             exchange.await_head().await.ok()?;
-            let dialect = self.call.candidate(self.call.progress.choice).dialect;
-            (*meter, _) = meter_of(exchange, dialect, false);
+            let dialect = self.call.intent().route.dialect();
+            (*meter, _) = meter_of(exchange, dialect, self.call.head().streamed, false);
         }
         if judge(exchange.head()).is_err() {
             return Some(Outcome::Refused);

@@ -6,8 +6,8 @@ use super::super::{Connection, Runtime};
 use super::connection_after;
 use crate::error::ErrorAnswer;
 use bytes::Bytes;
-use filters::dialect::Dialect;
-use filters::scope::Route;
+use filters::dialect::Protocol;
+use filters::route::Route;
 use pingora::protocols::http::ServerSession;
 use pingora::time::timeout;
 use std::time::Duration;
@@ -23,13 +23,13 @@ pub(in crate::proxy) async fn refusal(
     report: &mut Report,
 ) -> Connection {
     report.status = refused.status;
-    let dialect = report.route.map_or(Dialect::OpenaiChat, Route::dialect);
+    let protocol = report.route.map_or(Protocol::Openai, Route::protocol);
     let mut head = AnswerHead::new(refused.status, BodyLength::Bytes(refused.body.len()));
     head.json();
-    head.call(report.call, dialect);
+    head.call(report.call, protocol);
     if let Some(key) = &report.key {
         let model = report.model.as_ref().map(|model| &*model.id);
-        head.rates(&key.chain, model, dialect, report.started);
+        head.rates(&key.chain, model, protocol, report.started);
     }
     head.refusal(refused);
     head.allow_origin(&client.req_header().headers, runtime);

@@ -49,15 +49,38 @@ impl Simulator {
     }
 
     pub(super) async fn send(&self, path: &str, headers: &str, body: &Value) -> TcpStream {
+        self.send_bytes(&format!("POST {path}"), headers, body.to_string().as_bytes()).await
+    }
+
+    /// `line` is the method and the path.
+    async fn send_bytes(&self, line: &str, headers: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let body = body.to_string();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        stream.write_all(body.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
         stream
+    }
+
+    pub(super) async fn exchange(&self, line: &str, headers: &str, body: &[u8]) -> Answer {
+        let mut stream = self.send_bytes(line, headers, body).await;
+        let (bytes, ended) = read_to_end(&mut stream, PATIENCE).await;
+        Answer::parse(&bytes, ended)
+    }
+
+    /// Sends a form with one file and these fields.
+    pub(super) async fn upload(&self, path: &str, headers: &str, fields: &[(&str, &str)], file: &[u8]) -> Answer {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            body.extend(format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        }
+        let field = if path.contains("images") { "image" } else { "file" };
+        let head = format!("--b\r\ncontent-disposition: form-data; name=\"{field}\"; filename=\"a.wav\"\r\n\r\n");
+        body.extend([head.as_bytes(), file, b"\r\n--b--\r\n"].concat());
+        let headers = format!("content-type: multipart/form-data; boundary=b\r\n{headers}");
+        self.exchange(&format!("POST {path}"), &headers, &body).await
     }
 
     pub(super) async fn ask(&self, path: &str, headers: &str, body: &Value) -> Answer {

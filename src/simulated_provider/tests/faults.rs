@@ -207,7 +207,9 @@ async fn bill_is_odd() {
 }
 
 fn healthy_messages() -> u64 {
-    filters::request_head::scan(streamed().to_string().as_bytes()).unwrap().input_bound()
+    filters::request_head::scan(streamed().to_string().as_bytes(), filters::dialect::Dialect::OpenaiChat)
+        .unwrap()
+        .input_bound()
 }
 
 #[tokio::test]

@@ -32,7 +32,12 @@ async fn chat_counts_to_the_limit_in_one_answer() {
         assert_eq!(body["choices"][choice]["message"]["content"], "1 2 3 4");
         assert_eq!(body["choices"][choice]["finish_reason"], "length");
     }
-    let bound = filters::request_head::scan(counting(4, json!({"n": 2})).to_string().as_bytes()).unwrap().input_bound();
+    let bound = filters::request_head::scan(
+        counting(4, json!({"n": 2})).to_string().as_bytes(),
+        filters::dialect::Dialect::OpenaiChat,
+    )
+    .unwrap()
+    .input_bound();
     assert_eq!(body["usage"]["prompt_tokens"], bound);
     assert_eq!(body["usage"]["completion_tokens"], 8);
     assert_eq!(body["usage"]["total_tokens"], bound + 8);
@@ -182,7 +187,8 @@ async fn what_is_not_a_call_is_refused() {
     let simulator = Simulator::healthy().await;
     assert_eq!(simulator.ask(CHAT, "", &json!({"messages": []})).await.status, 400);
     assert_eq!(simulator.ask(MESSAGES, "x-simulate: stauts=1\r\n", &counting(1, json!({}))).await.status, 400);
-    assert_eq!(simulator.ask("/v1/embeddings", "", &json!({})).await.status, 404);
+    assert_eq!(simulator.ask("/v1/embeddings", "", &json!({})).await.status, 400);
+    assert_eq!(simulator.ask("/v1/nothing", "", &json!({})).await.status, 404);
     assert_eq!(simulator.get(CHAT).await.status, 404);
     assert_eq!(simulator.get("/health").await.json()["status"], "ok");
 }

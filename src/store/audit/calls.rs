@@ -3,16 +3,15 @@
 use super::accounts::Charged;
 use super::limits::{Limits, Taken};
 use super::{AboveReserve, AuditReport, Invariant};
-use crate::store::ledger::{read_shares, read_usage};
+use crate::store::ledger::{Prices, read_price_id, read_prices, read_shares, read_usage};
 use crate::store::{Rows, StoreError, Transaction, parsed};
 use filters::id::PriceId;
 use filters::money::NanoUsd;
 use filters::ports::Outcome;
-use filters::price::{Price, Tier};
+use filters::price::Tier;
 use filters::time::EpochMs;
 use futures_util::TryStreamExt;
 use sqlx::Row;
-use std::collections::HashMap;
 
 /// The calls in the order of their first bytes: see `limits.rs`. How many candidates did not answer is wanted of recovered calls
 /// alone.
@@ -21,8 +20,6 @@ const CALLS: &str = "SELECT c.*, \
      CASE WHEN c.outcome = 'recovered' \
      THEN (SELECT COUNT(*) FROM attempts a WHERE a.request_id = c.request_id) ELSE 0 END AS failed \
      FROM calls c ORDER BY seen_ms, c.request_id";
-
-type Prices = HashMap<PriceId, Price>;
 
 pub(super) async fn check_calls(
     snapshot: &mut Transaction,
@@ -95,7 +92,7 @@ fn check_charge(row: &Rows, call: &str, prices: &Prices, report: &mut AuditRepor
         }
     };
     if cost != charge {
-        let detail = format!("it was charged ${charge}, but its tokens cost ${cost}");
+        let detail = format!("it was charged ${charge}, but what it used costs ${cost}");
         report.find(Invariant::ChargesAreTheirCost, call, detail);
     }
     Ok(())
@@ -119,7 +116,7 @@ fn check_recovered(row: &Rows, call: &str, prices: &Prices, report: &mut AuditRe
         }
         return Ok(());
     };
-    let costs = [Tier::Standard, Tier::Flex, Tier::Priority].map(|tier| price.cost(&usage, tier).min(reserved));
+    let costs = Tier::ALL.map(|tier| price.cost(&usage, tier).min(reserved));
     if costs.contains(&charge) {
         return Ok(());
     }
@@ -134,19 +131,4 @@ fn check_recovered(row: &Rows, call: &str, prices: &Prices, report: &mut AuditRe
 
 fn price_is_lost(charge: NanoUsd, price: PriceId) -> String {
     format!("it was charged ${charge} at the price {price}, which is not kept")
-}
-
-fn read_price_id(row: &Rows) -> Result<PriceId, StoreError> {
-    Ok(PriceId(row.try_get::<i64, _>("price_id")?.unsigned_abs()))
-}
-
-async fn read_prices(snapshot: &mut Transaction) -> Result<Prices, StoreError> {
-    let rows = sqlx::query("SELECT id, content FROM prices").fetch_all(&mut **snapshot).await?;
-    let read = |row: &Rows| {
-        let content: String = row.try_get("content")?;
-        let price: Price =
-            serde_json::from_str(&content).map_err(|_| StoreError::Corrupt { column: "prices.content", content })?;
-        Ok((PriceId(row.try_get::<i64, _>("id")?.unsigned_abs()), price))
-    };
-    rows.iter().map(read).collect()
 }

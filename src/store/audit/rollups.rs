@@ -156,7 +156,7 @@ mod tests {
             ("UPDATE usage_days SET model = 'other'", 2),
             ("DELETE FROM usage_days", 1),
             (
-                "INSERT INTO usage_hours SELECT 0, key_id, model, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM usage_hours",
+                "INSERT INTO usage_hours SELECT 0, key_id, model, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM usage_hours",
                 2,
             ),
             ("UPDATE last_used SET at_ms = at_ms + 1", 1),

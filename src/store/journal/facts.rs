@@ -19,7 +19,7 @@ pub struct JournalFacts {
     pub duplicate_terminals: u64,
     /// Records that were on disk and can't be read now. Always zero, or the disk is wrong.
     pub corrupt_records: u64,
-    /// Ended calls and amendments at or above the ledger's checkpoint. Some may be in the ledger all the same: the checkpoint waits for
+    /// Ended calls, amendments and claims at or above the ledger's checkpoint. Some may be in the ledger all the same: the checkpoint waits for
     /// the oldest open call.
     pub unshipped: u64,
 }
@@ -92,7 +92,7 @@ impl JournalFacts {
                 // What looks torn while a gateway runs is being written.
                 Item::Call { end: End::Open | End::Torn, .. } => self.open_intents += 1,
                 Item::Call { end: End::Corrupt, .. } | Item::Corrupt(_) => self.corrupt_records += 1,
-                Item::Note { offset, note: Header { kind: Kind::Amend, .. } } => {
+                Item::Note { offset, note: Header { kind: Kind::Amend | Kind::Claim, .. } } => {
                     self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
                 }
                 Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) => {}

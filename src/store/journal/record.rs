@@ -10,14 +10,14 @@
 
 mod notes;
 
-pub(super) use notes::{read_amendment, read_attempt, read_progress};
+pub(super) use notes::{read_amendment, read_attempt, read_claim, read_progress};
 
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, NAME_BYTES_MAX, Outcome, QUOTAS_MAX, Share, Terminal};
 use filters::price::Tier;
-use filters::scope::Route;
+use filters::route::Route;
 use filters::time::EpochMs;
 use filters::usage::{Kind as UsageKind, Usage};
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Void = 5,
     /// A candidate that did not answer.
     Attempt = 6,
+    /// Whose an object is that a provider stores.
+    Claim = 7,
 }
 
 /// Where a record lies in the journal.
@@ -232,6 +234,7 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
         4 => Kind::Amend,
         5 => Kind::Void,
         6 => Kind::Attempt,
+        7 => Kind::Claim,
         _ => return Err(Flaw::Broken),
     };
     let call = record[28..44].first_chunk().copied().map(u128::from_le_bytes).unwrap_or_default();
@@ -307,7 +310,7 @@ pub(super) fn read_terminal(record: &[u8], header: &Header) -> Option<Terminal> 
 }
 
 fn tier_of(byte: u8) -> Option<Tier> {
-    [Tier::Standard, Tier::Flex, Tier::Priority].into_iter().find(|tier| *tier as u8 == byte)
+    Tier::ALL.into_iter().find(|tier| *tier as u8 == byte)
 }
 
 struct Fields<'a> {
@@ -418,7 +421,7 @@ mod tests {
         fn terminals()(
             call in any::<u128>(),
             outcome in 1u8..=8,
-            tier in 0u8..3,
+            tier in 0u8..4,
             error in 0..=Code::ALL.len(),
             provider in "[a-z0-9-]{0,128}",
             flags in any::<(bool, u16, u8, u32)>(),
@@ -428,7 +431,7 @@ mod tests {
             Terminal {
                 call: CallId(call), outcome: Outcome::from_byte(outcome).expect("1 to 8"), estimated: flags.0,
                 status: flags.1, error: Code::ALL.get(error).copied(), provider: provider.into(),
-                price: PriceId(numbers.0), tier: tier_of(tier).expect("0 to 2"), usage, charge: NanoUsd(numbers.1),
+                price: PriceId(numbers.0), tier: tier_of(tier).expect("0 to 3"), usage, charge: NanoUsd(numbers.1),
                 attempts: flags.2, reserved: NanoUsd(numbers.3), ended: EpochMs(numbers.2), first_byte_ms: flags.3,
             }
         }
@@ -491,8 +494,21 @@ mod tests {
             ended: EpochMs(i64::MAX),
             first_byte_ms: u32::MAX,
         };
-        assert_eq!((Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES), (320, 320));
-        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 43 + 1 + NAME_BYTES_MAX + 2 + 99);
+        assert_eq!((Draft::terminal(&terminal).slots_bytes(), TERMINAL_ROOM_BYTES), (384, 384));
+        assert_eq!(Draft::terminal(&terminal).length, HEADER_BYTES + 43 + 1 + NAME_BYTES_MAX + 2 + 135);
+    }
+
+    #[test]
+    fn usage_of_the_release_before_is_read() {
+        // Of the eleven kinds that there were: 300 input tokens, 2 cached ones, 5 output tokens, 1 search.
+        let written = [0b0100_0011, 0b0000_0100, 0xac, 0x02, 2, 5, 1];
+        let usage = Usage::of(300, 5).with(UsageKind::CacheRead, 2).with(UsageKind::WebSearch, 1);
+        assert_eq!(Fields { rest: &written }.usage(), Some(usage));
+        let mut draft = Draft::new(Kind::Terminal, 1, CallId(1));
+        draft.put_usage(&usage);
+        assert_eq!(draft.bytes[HEADER_BYTES..draft.length], written);
+        // A kind that this release does not know.
+        assert_eq!(Fields { rest: &[0, 0b1000_0000, 1] }.usage(), None);
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Recovery {
             },
             Kind::Attempt => record::read_attempt(bytes, note).is_some(),
             Kind::Amend => record::read_amendment(bytes, note).is_some(),
+            Kind::Claim => record::read_claim(bytes, note).is_some(),
             Kind::Intent | Kind::Terminal | Kind::Void => true,
         };
         self.counts.corrupt += u64::from(!is_read);

@@ -77,7 +77,9 @@ impl<'a> Scanner<'a> {
         let past = at + header.room.max(record::slots_bytes(header.length));
         match header.kind {
             Kind::Intent => Some((Item::Call { offset: at, intent: header, end: self.end_of(at, &header) }, past)),
-            Kind::Progress | Kind::Attempt | Kind::Amend => Some((Item::Note { offset: at, note: header }, past)),
+            Kind::Progress | Kind::Attempt | Kind::Amend | Kind::Claim => {
+                Some((Item::Note { offset: at, note: header }, past))
+            }
             Kind::Void => Some((Item::Void, past)),
             Kind::Terminal => None,
         }

@@ -75,7 +75,7 @@ pub(super) struct Segment {
 pub(super) enum Look {
     /// A call's intent, checked.
     Call(record::Header),
-    /// An attempt or an amendment, checked.
+    /// An attempt, an amendment or a claim, checked.
     Note(record::Header),
     /// Nothing that can be read; go on that many bytes later.
     Skip(usize),
@@ -201,7 +201,7 @@ impl Segment {
         match record::check(bytes, Position { segment: self.number, offset }) {
             Ok(header) => match header.kind {
                 Kind::Intent => Look::Call(header),
-                Kind::Attempt | Kind::Amend => Look::Note(header),
+                Kind::Attempt | Kind::Amend | Kind::Claim => Look::Note(header),
                 Kind::Void | Kind::Progress => Look::Skip(header.room.max(SLOT_BYTES)),
                 Kind::Terminal => Look::Skip(record::slots_bytes(header.length)),
             },

@@ -7,6 +7,7 @@ use super::record::{self, Header, Kind, Position};
 use super::segment::{Look, Segment};
 use crate::{clock, crash};
 use async_trait::async_trait;
+use filters::objects::Object;
 use filters::ports::{Amendment, FailedAttempt, Intent, Terminal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -49,13 +50,15 @@ pub struct Shipment {
     pub attempts: Vec<FailedAttempt>,
     /// What came after calls' ends. Known by call and sequence.
     pub amendments: Vec<Amendment>,
+    /// Whose objects are. One that has an owner keeps it.
+    pub objects: Vec<Object>,
     /// Replaces the node's checkpoint, even if that is higher.
     pub checkpoint: Checkpoint,
 }
 
 impl Shipment {
     fn records(&self) -> usize {
-        self.calls.len() + self.attempts.len() + self.amendments.len()
+        self.calls.len() + self.attempts.len() + self.amendments.len() + self.objects.len()
     }
 }
 
@@ -105,6 +108,7 @@ enum Awaited {
     Call { terminal_at: usize },
     Attempt,
     Amendment,
+    Claim,
 }
 
 #[derive(Default)]
@@ -281,6 +285,7 @@ impl Batch {
             Awaited::Call { terminal_at } => put(&mut shipment.calls, record.read_call(terminal_at)),
             Awaited::Attempt => put(&mut shipment.attempts, record.read_note(record::read_attempt)),
             Awaited::Amendment => put(&mut shipment.amendments, record.read_note(record::read_amendment)),
+            Awaited::Claim => put(&mut shipment.objects, record.read_note(record::read_claim)),
         };
         // Recovery has counted those that it found.
         self.unreadable += u64::from(!is_read && record.segment.is_live());
@@ -299,6 +304,7 @@ impl Waiting {
         let awaited = match header.kind {
             Kind::Attempt => Awaited::Attempt,
             Kind::Amend => Awaited::Amendment,
+            Kind::Claim => Awaited::Claim,
             Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void => {
                 Awaited::Call { terminal_at: at + record::slots_bytes(header.length) }
             }
@@ -310,7 +316,7 @@ impl Waiting {
     fn is_open(&self) -> bool {
         match self.awaited {
             Awaited::Call { terminal_at } => self.segment.is_live() && self.segment.published(terminal_at).is_none(),
-            Awaited::Attempt | Awaited::Amendment => false,
+            Awaited::Attempt | Awaited::Amendment | Awaited::Claim => false,
         }
     }
 

@@ -11,7 +11,7 @@ use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Journal as _, Outcome, Share};
 use filters::price::Tier;
-use filters::scope::Route;
+use filters::route::Route;
 use filters::usage::Usage;
 use std::collections::HashMap;
 use std::os::unix::fs::FileExt;

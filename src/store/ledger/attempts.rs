@@ -58,7 +58,8 @@ fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
     let mut query = QueryBuilder::<Engine>::new(
         "INSERT INTO amendments (request_id, sequence, key_id, org_id, input_tokens, output_tokens, cache_read_tokens, \
          cache_write_5m_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens, reasoning_tokens, \
-         audio_output_tokens, image_output_tokens, web_searches, charge_nano, at_ms) ",
+         audio_output_tokens, image_output_tokens, web_searches, images, audio_milliseconds, characters, search_units, \
+         charge_nano, at_ms) ",
     );
     query.push_values(amendments, |mut row, amendment| {
         row.push_bind(amendment.call.to_string())

@@ -5,7 +5,6 @@ use super::{signed, unsigned};
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::ports::{Intent, Share, Terminal};
-use filters::price::Tier;
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
 use futures_util::TryStreamExt;
@@ -17,10 +16,10 @@ use std::sync::Arc;
 const INSERT: &str = "INSERT INTO calls (request_id, key_id, org_id, route, model, provider, streamed, status, error, \
      outcome, estimated, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, \
      audio_input_tokens, image_input_tokens, reasoning_tokens, audio_output_tokens, image_output_tokens, web_searches, \
-     charge_nano, reserved_nano, price_id, tier, attempts, started_ms, first_byte_ms, ended_ms, shares, node, seq) ";
+     images, audio_milliseconds, characters, search_units, charge_nano, reserved_nano, price_id, tier, attempts, started_ms, first_byte_ms, ended_ms, shares, node, seq) ";
 
-/// Columns of kinds that are part of a total, in the order of the table.
-pub(super) const KIND_COLUMNS: [(Kind, &str); 9] = [
+/// Columns of kinds that are part of a total or of none, in the order of the table.
+pub(super) const KIND_COLUMNS: [(Kind, &str); 13] = [
     (Kind::CacheRead, "cache_read_tokens"),
     (Kind::CacheWrite5m, "cache_write_5m_tokens"),
     (Kind::CacheWrite1h, "cache_write_1h_tokens"),
@@ -30,7 +29,17 @@ pub(super) const KIND_COLUMNS: [(Kind, &str); 9] = [
     (Kind::AudioOutput, "audio_output_tokens"),
     (Kind::ImageOutput, "image_output_tokens"),
     (Kind::WebSearch, "web_searches"),
+    (Kind::Images, "images"),
+    (Kind::AudioMilliseconds, "audio_milliseconds"),
+    (Kind::Characters, "characters"),
+    (Kind::SearchUnits, "search_units"),
 ];
+
+/// The columns of [`Kind::UNITS`], in that order.
+pub(in crate::store) fn unit_columns() -> impl Iterator<Item = &'static str> {
+    let column_of = |wanted| KIND_COLUMNS.iter().find(move |(kind, _)| *kind == wanted).map(|(_, column)| *column);
+    Kind::UNITS.into_iter().filter_map(column_of)
+}
 
 /// The rows that are in no sum yet, of every node: few or none, unless very many keys call. Engines that reorder joins are told
 /// not to: there are as many checkpoints as nodes, and of `calls` only the end is wanted.
@@ -83,7 +92,7 @@ fn push_call(row: &mut Separated<'_, Engine, &str>, intent: &Intent, terminal: &
     row.push_bind(terminal.charge.0)
         .push_bind(terminal.reserved.0)
         .push_bind(signed(terminal.price.0))
-        .push_bind(tier_name(terminal.tier))
+        .push_bind(terminal.tier.name())
         .push_bind(i64::from(terminal.attempts))
         .push_bind(intent.started.0)
         .push_bind(i64::from(terminal.first_byte_ms))
@@ -167,13 +176,4 @@ pub(in crate::store) fn read_usage(row: &Rows) -> Result<Usage, StoreError> {
     let input = unsigned(row.try_get("input_tokens")?).saturating_sub(usage.input_total());
     let output = unsigned(row.try_get("output_tokens")?).saturating_sub(usage.output_total());
     Ok(usage.with(Kind::Input, input).with(Kind::Output, output))
-}
-
-/// The name of a tier in the books.
-fn tier_name(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Standard => "standard",
-        Tier::Flex => "flex",
-        Tier::Priority => "priority",
-    }
 }

@@ -9,7 +9,9 @@ use filters::id::{KeyId, QuotaId};
 use filters::lease::Increase;
 use filters::money::NanoUsd;
 use filters::ports::{Amendment, Share};
+use filters::price::Price;
 use filters::time::EpochMs;
+use filters::usage::Kind;
 use filters::window::Window;
 use std::collections::HashMap;
 
@@ -52,12 +54,15 @@ async fn a_call_that_stands_in_a_batch_twice_is_charged_by_its_first_end() {
 async fn what_was_used_is_read_back_by_kind() {
     let books = Books::open().await;
     let mut call = books.call(1, 10, 5);
-    call.1.usage.counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    call.1.usage.counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     books.store.ship("node", &[call.clone()], Checkpoint::default()).await.expect("shipped");
     let row = sqlx::query("SELECT * FROM calls").fetch_one(&books.store.reader).await.expect("a row");
     assert_eq!(read_usage(&row).expect("counts"), call.1.usage);
     let totals: (i64, i64) = (row.get("input_tokens"), row.get("output_tokens"));
     assert_eq!(totals, (21, 34));
+    let units: (i64, i64, i64, i64) =
+        (row.get("images"), row.get("audio_milliseconds"), row.get("characters"), row.get("search_units"));
+    assert_eq!(units, (12, 13, 14, 15));
     assert_eq!(row.get::<String, _>("request_id"), call.0.call.to_string());
 }
 
@@ -80,6 +85,8 @@ async fn usage_is_summed_by_day_by_model_and_by_key() {
         intent.started = NOW.plus(86_400_000);
         intent.model = "other".into();
     }
+    calls[0].1.usage = calls[0].1.usage.with(Kind::Images, 2).with(Kind::Characters, 40);
+    calls[1].1.usage = calls[1].1.usage.with(Kind::Images, 1);
     books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
     for spender in [Spender::Key(books.key), Spender::Org(books.org)] {
         let usage = async |since, grouping| {
@@ -91,6 +98,7 @@ async fn usage_is_summed_by_day_by_model_and_by_key() {
         let day = NOW.day();
         assert_eq!(groups, [(Group::Day(day), 3), (Group::Day(day + 1), 3)]);
         assert_eq!((days[0].input_tokens, days[0].output_tokens), (30, 3));
+        assert_eq!((days[0].units, days[1].units), ([0, 3, 0, 40, 0], [0; 5]));
         let charged: i64 = calls.iter().map(|(_, end)| end.charge.0).sum();
         assert_eq!(days[0].charge.0 * 2, charged);
         let late = usage(NOW.plus(3_600_000), Grouping::Model).await;
@@ -276,7 +284,15 @@ async fn books_of_an_earlier_release_have_their_sums() {
          ALTER TABLE calls DROP COLUMN shares; ALTER TABLE checkpoints DROP COLUMN merged_through; \
          CREATE INDEX calls_of_key ON calls (key_id, started_ms)";
     sqlx::raw_sql(backwards).execute(&mut *writer).await.expect("as before");
-    sqlx::raw_sql(include_str!("../migrations/0004_rollups.sql")).execute(&mut *writer).await.expect("migrated");
+    for table in ["calls", "amendments"] {
+        for column in ["images", "audio_milliseconds", "characters", "search_units"] {
+            let drop = format!("ALTER TABLE {table} DROP COLUMN {column}");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(&mut *writer).await.expect("as before");
+        }
+    }
+    for migration in [include_str!("../migrations/0004_rollups.sql"), include_str!("../migrations/0006_units.sql")] {
+        sqlx::raw_sql(migration).execute(&mut *writer).await.expect("migrated");
+    }
     drop(writer);
     books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
     let later = books.call(9, 10, 5);

@@ -15,7 +15,7 @@ const stopMsMax = 30_000;
 
 // A real provider's key would make that provider a candidate of the demo, and the SDKs read these variables too.
 for (const name of Object.keys(process.env)) {
-  if (/^(OPENAI|ANTHROPIC)_/.test(name)) delete process.env[name];
+  if (/^(OPENAI|ANTHROPIC)_|_API_KEY$/.test(name)) delete process.env[name];
 }
 
 export async function startDemo() {
@@ -36,6 +36,8 @@ export async function startDemo() {
     gateway,
     key,
     simulatedProvider,
+    // Where a client knocks: it must not be able to tell which of them answers.
+    doors: { provider: simulatedProvider, gateway },
 
     // A new key's token; `makeKey({limit: '0.01', rpm: 2})` passes `--limit 0.01 --rpm 2`.
     makeKey(limits) {

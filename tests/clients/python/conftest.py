@@ -21,7 +21,7 @@ START_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 30
 
 # A real provider's key would make that provider a candidate of the demo, and the SDKs read these variables too.
-for name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_"))]:
+for name in [name for name in os.environ if name.startswith(("OPENAI_", "ANTHROPIC_")) or name.endswith("_API_KEY")]:
     del os.environ[name]
 
 
@@ -66,6 +66,13 @@ def demo(tmp_path_factory):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(params=["provider", "gateway"])
+def door(request, demo):
+    """Where a client knocks: at the provider itself or at the gateway before it. It must not be able to tell which."""
+    address = demo.gateway if request.param == "gateway" else demo.simulated_provider
+    return types.SimpleNamespace(address=address, key=demo.key, is_gateway=request.param == "gateway")
 
 
 CONFIGURATION = """

@@ -116,6 +116,10 @@ fn call_until_refused(gateway: &Gateway, call: &Call) -> usize {
             return count;
         }
         let Ok(head) = wire.try_head() else { return count };
+        if head.status == 503 {
+            // The connection was taken a moment before the end, and the request came a moment after.
+            return count;
+        }
         assert_eq!(head.status, 200);
         let events = wire.events().expect("a stream that has begun ends well");
         assert_eq!(events.last().map(String::as_str), Some("data: [DONE]"));

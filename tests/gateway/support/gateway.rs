@@ -195,6 +195,11 @@ impl Setup {
         if let Some(provider) = &provider {
             self.upstreams.push(Upstream::openai("simulated-openai", provider.url()));
             self.upstreams.push(Upstream::anthropic("simulated-anthropic", provider.url()));
+            let others = [("gemini", "/v1beta"), ("cohere", "/v2"), ("bedrock", "")];
+            for (protocol, root) in others.into_iter().filter(|_| self.speaks_all) {
+                let (name, url) = (format!("simulated-{protocol}"), format!("http://{}{root}", provider.address));
+                self.upstreams.push(Upstream::speaking(protocol, &name, url));
+            }
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         let listeners = Listeners::choose();

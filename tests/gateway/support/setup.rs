@@ -8,6 +8,33 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// US dollars per million tokens in the catalogue of the tests: an input token costs 1 000 nano-USD, an output token 10 000.
 const PRICES: &str = "from = '2026-01-01'\ninput = '1'\ncache_read = '0.1'\noutput = '10'";
 
+/// The models of every gateway, by protocol: name, alias, mode, prices.
+const MODELS: [(&str, &str, &str, &str, &str); 2] =
+    [("openai", "gpt-4o-mini", "mini", "chat", PRICES), ("anthropic", "claude-sonnet-4-6", "sonnet", "chat", PRICES)];
+
+/// Those of a gateway that speaks every protocol, beside them.
+const MORE_MODELS: [(&str, &str, &str, &str, &str); 13] = [
+    ("openai", "text-embedding-3-small", "embed", "embedding", "from = '2026-01-01'\ninput = '1'"),
+    ("openai", "gpt-3.5-turbo-instruct", "instruct", "completion", PRICES),
+    ("openai", "gpt-image-1", "image", "image", PRICES),
+    ("openai", "dall-e-2", "dalle", "image", "from = '2026-01-01'\ninput = '0'\noutput = '0'\nimage = '0.02'"),
+    ("openai", "tts-1", "tts", "speech", "from = '2026-01-01'\ninput = '0'\noutput = '0'\ncharacter = '0.000015'"),
+    (
+        "openai",
+        "whisper-1",
+        "whisper",
+        "transcription",
+        "from = '2026-01-01'\ninput = '0'\noutput = '0'\naudio_second = '0.0001'",
+    ),
+    ("openai", "omni-moderation-latest", "moderation", "moderation", "from = '2026-01-01'\ninput = '0'\noutput = '0'"),
+    ("gemini", "gemini-2.5-flash", "flash", "chat", PRICES),
+    ("gemini", "gemini-embedding-001", "gemini-embedding", "embedding", "from = '2026-01-01'\ninput = '1'"),
+    ("cohere", "command-a-03-2025", "command", "chat", PRICES),
+    ("cohere", "embed-v4.0", "embed-4", "embedding", "from = '2026-01-01'\ninput = '1'"),
+    ("cohere", "rerank-v3.5", "rerank", "rerank", "from = '2026-01-01'\ninput = '0'\nsearch_unit = '0.002'"),
+    ("bedrock", "anthropic.claude-haiku-4-5-v1:0", "bedrock-haiku", "chat", PRICES),
+];
+
 /// How a gateway is to be started. Without an upstream it gets a simulated provider of its own, for both protocols.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
@@ -16,6 +43,8 @@ pub(crate) struct Setup {
     gateway: Vec<String>,
     limits: Vec<String>,
     sections: Vec<String>,
+    models: Vec<String>,
+    pub(super) speaks_all: bool,
     tls: Option<String>,
 }
 
@@ -52,6 +81,11 @@ impl Upstream {
     /// One that speaks Anthropic's protocol and serves the model claude-sonnet-4-6.
     pub(crate) fn anthropic(name: &str, url: impl Into<String>) -> Self {
         Self { protocol: "anthropic", ..Self::openai(name, url) }
+    }
+
+    /// One that speaks this protocol and serves the models of it that the tests have.
+    pub(crate) fn speaking(protocol: &'static str, name: &str, url: impl Into<String>) -> Self {
+        Self { protocol, ..Self::openai(name, url) }
     }
 
     /// 0 is tried first.
@@ -92,10 +126,12 @@ impl Upstream {
 
     fn section(&self) -> String {
         let Self { name, protocol, url, credentials, settings, timeouts, .. } = self;
+        // Bedrock's requests are signed unless it is said otherwise, and that takes a credential of another form.
+        let style = if *protocol == "bedrock" { "credential = 'bearer'\n" } else { "" };
         let credentials: Vec<_> = credentials.iter().map(|secret| format!("{{ value = '{secret}' }}")).collect();
         format!(
             "[providers.{name}]\nprotocol = '{protocol}'\nbase_url = '{url}'\ncredentials = [{}]\n\
-             input_estimate = 'bound'\n{}\n[providers.{name}.timeouts]\n{}\n",
+             input_estimate = 'bound'\n{style}{}\n[providers.{name}.timeouts]\n{}\n",
             credentials.join(", "),
             settings.join("\n"),
             timeouts.join("\n"),
@@ -148,6 +184,19 @@ impl Setup {
     pub(crate) fn upstream(mut self, upstream: Upstream) -> Self {
         self.upstreams.push(upstream);
         self
+    }
+
+    /// Another part of the catalogue, whole.
+    #[must_use]
+    pub(crate) fn catalogued(mut self, text: &str) -> Self {
+        self.models.push(text.to_owned());
+        self
+    }
+
+    /// With models of every protocol and mode in the catalogue; without an upstream the simulated provider serves them all.
+    #[must_use]
+    pub(crate) fn every_protocol(self) -> Self {
+        Self { speaks_all: true, ..self }
     }
 
     /// Arguments of `tollgate key create` for the gateway's own key.
@@ -213,19 +262,19 @@ impl Setup {
     }
 
     fn catalogue(&self) -> String {
-        let models = [("openai", "gpt-4o-mini", "mini"), ("anthropic", "claude-sonnet-4-6", "sonnet")];
-        models.map(|(protocol, id, alias)| self.model(protocol, id, alias)).concat()
+        let more = MORE_MODELS.iter().filter(|_| self.speaks_all);
+        MODELS.iter().chain(more).map(|model| self.model(model)).chain(self.models.iter().cloned()).collect()
     }
 
-    fn model(&self, protocol: &str, id: &str, alias: &str) -> String {
-        let serving = self.upstreams.iter().filter(|upstream| upstream.protocol == protocol);
+    fn model(&self, (protocol, id, alias, mode, prices): &(&str, &str, &str, &str, &str)) -> String {
+        let serving = self.upstreams.iter().filter(|upstream| upstream.protocol == *protocol);
         let candidates: Vec<_> = serving.map(|upstream| upstream.candidate(id)).collect();
         if candidates.is_empty() {
             return String::new();
         }
         format!(
             "[[models]]\nid = '{id}'\naliases = ['{alias}']\ncontext_tokens = 1_000_000_000\noutput_tokens_max = 16_384\n\
-             output_limit_field = 'max_tokens'\ncandidates = [{}]\n[[models.prices]]\n{PRICES}\n",
+             output_limit_field = 'max_tokens'\nmode = '{mode}'\ncandidates = [{}]\n[[models.prices]]\n{prices}\n",
             candidates.join(", ")
         )
     }

@@ -13,6 +13,31 @@ pub(crate) struct Wire {
     events: Vec<u8>,
 }
 
+/// Bytes that were received already, then those of the stream. What is not read of the former is kept.
+struct Leftover<'w> {
+    before: Vec<u8>,
+    stream: &'w mut TcpStream,
+    received: &'w mut Vec<u8>,
+}
+
+impl Read for Leftover<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.before.is_empty() {
+            return self.stream.read(buffer);
+        }
+        let length = self.before.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.before[..length]);
+        self.before.drain(..length);
+        Ok(length)
+    }
+}
+
+impl Drop for Leftover<'_> {
+    fn drop(&mut self) {
+        *self.received = std::mem::take(&mut self.before);
+    }
+}
+
 impl Wire {
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).expect("the listener accepts")
@@ -24,6 +49,12 @@ impl Wire {
         stream.set_write_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, received: Vec::new(), events: Vec::new() })
+    }
+
+    /// What comes after the head of an answer, as it comes.
+    pub(crate) fn reader(&mut self) -> impl Read + '_ {
+        let before = std::mem::take(&mut self.received);
+        Leftover { before, stream: &mut self.stream, received: &mut self.received }
     }
 
     /// Sends bytes; the other side must take them.

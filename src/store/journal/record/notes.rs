@@ -1,9 +1,10 @@
-//! The records that stand alone: how far a call has come, who did not answer it, what came after its end.
+//! The records that stand alone: how far a call has come, who did not answer it, what came after its end, whose an object is.
 
 use super::{Draft, Fields, HEADER_BYTES, Header, Kind};
 use filters::denied::Code;
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
+use filters::objects::{OBJECT_ID_BYTES_MAX, Object, ObjectKind};
 use filters::ports::{Amendment, FailedAttempt, Progress, QUOTAS_MAX};
 use filters::time::EpochMs;
 
@@ -35,6 +36,21 @@ impl Draft {
         draft.put(&amendment.at.0.to_le_bytes());
         draft.put_shares(shares);
         draft.put_usage(&amendment.usage);
+        draft.standing_alone()
+    }
+
+    /// The id is known to be short enough: a longer one is nobody's.
+    pub(in super::super) fn claim(object: &Object) -> Self {
+        let id = &object.id[..object.id.floor_char_boundary(OBJECT_ID_BYTES_MAX)];
+        let mut draft = Self::new(Kind::Claim, 0, object.call);
+        draft.put(&object.key.0.to_le_bytes());
+        draft.put(&object.org.0.to_le_bytes());
+        draft.put(&object.credential.to_le_bytes());
+        draft.put(&[object.kind as u8]);
+        draft.put(&object.at.0.to_le_bytes());
+        draft.put_name(&object.provider);
+        draft.put(&(id.len() as u16).to_le_bytes());
+        draft.put(id.as_bytes());
         draft.standing_alone()
     }
 
@@ -89,6 +105,24 @@ pub(in super::super) fn read_amendment(record: &[u8], header: &Header) -> Option
     })
 }
 
+/// The fields of a checked claim.
+pub(in super::super) fn read_claim(record: &[u8], header: &Header) -> Option<Object> {
+    let mut fields = Fields { rest: record.get(HEADER_BYTES..header.length)? };
+    Some(Object {
+        call: header.call,
+        key: KeyId(u128::from_le_bytes(fields.take()?)),
+        org: OrgId(u128::from_le_bytes(fields.take()?)),
+        credential: u16::from_le_bytes(fields.take()?),
+        kind: ObjectKind::from_byte(fields.byte()?)?,
+        at: EpochMs(i64::from_le_bytes(fields.take()?)),
+        provider: fields.name()?,
+        id: {
+            let length = u16::from_le_bytes(fields.take()?);
+            str::from_utf8(fields.rest.get(..usize::from(length))?).ok()?.into()
+        },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{PLACE, shares, usages};
@@ -139,10 +173,35 @@ mod tests {
         }
 
         #[test]
+        fn every_field_of_a_claim_comes_back(
+            ids in any::<(u128, u128, u128)>(),
+            numbers in any::<(i64, u16)>(),
+            names in ("[ -~]{0,256}", "[a-z0-9-]{0,128}"),
+            kind in proptest::sample::select(&ObjectKind::ALL),
+        ) {
+            let object = Object {
+                id: names.0.into(),
+                kind,
+                org: OrgId(ids.2),
+                key: KeyId(ids.1),
+                call: CallId(ids.0),
+                provider: names.1.into(),
+                credential: numbers.1,
+                at: EpochMs(numbers.0),
+            };
+            let mut draft = Draft::claim(&object);
+            let bytes = draft.at(PLACE);
+            let header = check(bytes, PLACE).expect("a whole record");
+            prop_assert_eq!(header.kind, Kind::Claim);
+            prop_assert_eq!(read_claim(bytes, &header), Some(object));
+        }
+
+        #[test]
         fn any_bytes_of_a_note_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let header =
                 Header { kind: Kind::Amend, format: 2, length: bytes.len(), room: 0, sequence: 0, call: CallId(0) };
             let _ = (read_progress(&bytes, &header), read_attempt(&bytes, &header), read_amendment(&bytes, &header));
+            let _ = read_claim(&bytes, &header);
         }
     }
 
@@ -165,6 +224,17 @@ mod tests {
         let mut bytes = draft.at(PLACE).to_vec();
         bytes[HEADER_BYTES] ^= 1;
         assert_eq!(check(&bytes, PLACE), Err(Flaw::Broken));
+        let object = Object {
+            id: "é".repeat(OBJECT_ID_BYTES_MAX).into(),
+            kind: ObjectKind::File,
+            org: OrgId(u128::MAX),
+            key: KeyId(u128::MAX),
+            call: CallId(1),
+            provider: "p".repeat(NAME_BYTES_MAX + 100).into(),
+            credential: u16::MAX,
+            at: EpochMs(0),
+        };
+        assert!(Draft::claim(&object).slots_bytes() <= RECORD_BYTES_MAX);
         let attempt = FailedAttempt {
             call: CallId(1),
             number: 255,
