@@ -216,7 +216,7 @@ pub enum Denied {
         "Nothing bounds what this call may cost, and a strict limit holds. Name `max_tokens`, set `max_uses` of tools that the provider runs or remove them, or use a key without strict limits."
     )]
     CostUnbounded,
-    #[error("Calls of this route can't be metered, and a limit holds. Use another route, or a key without limits.")]
+    #[error("This route spends without saying so in its answers, so it can't be metered. Use another route.")]
     RouteUnmetered,
 }
 

@@ -3,8 +3,10 @@
 mod background;
 mod cut;
 mod drain;
+mod join;
 mod refuse;
 
+use join::join;
 pub(super) use refuse::{refusal, whole_answer};
 
 use super::answer_head::{AnswerHead, BodyLength};
@@ -26,10 +28,13 @@ use filters::pipeline::Admitted;
 use filters::ports::Outcome;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that are gathered, if they are here already, before they are written.
 const COALESCED_BYTES_MAX: usize = 32 * 1024;
+
+/// How long the end of a body is waited for when all that says anything has come.
+const CLOSING_TIME: Duration = Duration::from_millis(250);
 
 /// An admitted call whose answer is being passed on.
 pub(super) struct Passage<'a> {
@@ -140,6 +145,11 @@ impl<'a> Passage<'a> {
             }
             out = match self.read_on(&mut exchange, &mut meter).await {
                 Step::Bytes(bytes) | Step::End(bytes) => bytes,
+                Step::UpstreamFailed(_) if meter.seen().closing => {
+                    // All that says anything has come; the end of the body would say no more.
+                    let out = meter.finish();
+                    return self.finish(exchange, &meter, out, status).await;
+                }
                 Step::UpstreamFailed(_) => {
                     let unfinished = Unfinished::stream(exchange, meter);
                     return Box::pin(self.leave(unfinished, Outcome::UpstreamFailed)).await;
@@ -234,6 +244,7 @@ impl<'a> Passage<'a> {
     /// Reads the next bytes and whatever else has arrived with them, and watches for the client's departure meanwhile.
     async fn read_on(&mut self, exchange: &mut Exchange, meter: &mut Meter) -> Step {
         let idle = exchange.provider().settings.timeouts.idle;
+        let idle = if meter.seen().closing { idle.min(CLOSING_TIME) } else { idle };
         let begun = Instant::now();
         let read = tokio::select! {
             biased;
@@ -378,21 +389,4 @@ fn outcome_of(meter: &Meter, status: u16) -> Outcome {
 
 fn connection_after(written: pingora::Result<()>) -> Connection {
     if written.is_ok() { Connection::Reusable } else { Connection::Broken }
-}
-
-/// One text of two.
-fn join(first: Bytes, second: Bytes) -> Bytes {
-    if first.is_empty() {
-        return second;
-    }
-    if second.is_empty() {
-        return first;
-    }
-    let mut joined = first.try_into_mut().unwrap_or_else(|shared| {
-        let mut copy = BytesMut::with_capacity(4 * (shared.len() + second.len()));
-        copy.extend_from_slice(&shared);
-        copy
-    });
-    joined.extend_from_slice(&second);
-    joined.freeze()
 }

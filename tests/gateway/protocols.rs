@@ -2,7 +2,7 @@
 
 mod replay;
 
-use crate::support::{Answer, Gateway, Request, Setup, Wire, sha256};
+use crate::support::{Answer, Exchange, Gateway, Request, Scripted, Setup, Upstream, Wire, sha256};
 use serde_json::{Value, json};
 
 /// A request as a client of one API sends it.
@@ -174,6 +174,29 @@ fn a_geminis_client_may_send_its_key_in_the_query() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let log = gateway.provider().log_of(1);
     assert!(!log[0].to_string().contains(&gateway.key.token), "{log:?}");
+}
+
+#[test]
+fn an_answer_that_has_said_all_needs_no_end() {
+    for end in [Exchange::await_close, Exchange::reset] {
+        let provider = Scripted::start(move |exchange| {
+            let usage = json!({"input_tokens": 7, "output_tokens": 3, "total_tokens": 10});
+            exchange.begin_stream();
+            exchange.event(r#"{"type":"response.created","response":{"id":"resp_1","usage":null}}"#);
+            exchange.event(r#"{"type":"response.output_text.delta","delta":"Hello"}"#);
+            let response = json!({"id": "resp_1", "status": "completed", "usage": usage});
+            exchange.event(&json!({"type": "response.completed", "response": response}).to_string());
+            end(exchange);
+        });
+        let gateway = Setup::new().upstream(Upstream::openai("scripted", provider.url())).start();
+        let body = json!({"model": "gpt-4o-mini", "input": "Hello", "stream": true}).to_string();
+        let answer = gateway.exchange(&Request::post("/v1/responses", body).bearer(&gateway.key.token));
+        let events = answer.events();
+        assert!(events.last().is_some_and(|event| event.contains("response.completed")), "{events:?}");
+        let row = gateway.row(answer.request_id());
+        assert_eq!((row.outcome.as_str(), row.input_tokens, row.output_tokens), ("complete", 7, 3));
+        assert!(!row.is_estimated);
+    }
 }
 
 #[test]

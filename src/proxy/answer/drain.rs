@@ -68,6 +68,10 @@ impl Drain {
                     meter.feed(bytes);
                 }
                 Ok(None) => _ = meter.finish(),
+                Err(_) if meter.seen().closing => {
+                    meter.finish();
+                    break;
+                }
                 Err(error) => {
                     Break::note(exchange, self.call.intent().call, &error);
                     return None;
