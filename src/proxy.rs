@@ -209,7 +209,8 @@ impl Gateway {
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;
         let content_type = receive::content_type(session.req_header())?;
-        let head = request_head::read(body.bytes(), content_type, authenticated.target())?;
+        // What is moved from stage to stage and kept by each of their futures is to be small.
+        let head = Box::new(request_head::read(body.bytes(), content_type, authenticated.target())?);
         let admitted = self.admit(runtime, authenticated, head, report).await?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
     }
@@ -219,7 +220,7 @@ impl Gateway {
         &self,
         runtime: &Runtime,
         authenticated: Authenticated,
-        head: RequestHead,
+        head: Box<RequestHead>,
         report: &mut Report,
     ) -> Result<Admitted, Denied> {
         let stored = Stored { objects: &*self.objects, shared: &runtime.shared_objects };
@@ -243,7 +244,7 @@ impl Gateway {
         authenticated: Authenticated,
         report: &mut Report,
     ) -> Result<Connection, Denied> {
-        let head = realtime::head(client.req_header())?;
+        let head = Box::new(realtime::head(client.req_header())?);
         let target = authenticated.target().clone();
         let call = self.admit(runtime, authenticated, head.clone(), report).await?;
         Session { gateway: self, runtime, client, target, head, report }.run(call).await

@@ -75,7 +75,7 @@ impl Authenticated {
     /// have them.
     pub async fn resolve(
         self,
-        head: RequestHead,
+        head: Box<RequestHead>,
         catalogue: &Catalogue,
         stored: &Stored<'_>,
     ) -> Result<Resolved, Denied> {
@@ -111,7 +111,7 @@ pub struct Stored<'a> {
 #[derive(Debug)]
 pub struct Resolved {
     authenticated: Authenticated,
-    head: RequestHead,
+    head: Box<RequestHead>,
     model: Arc<Model>,
     choices: Vec<Choice>,
     credential: Option<u16>,
@@ -200,7 +200,7 @@ pub struct Progress {
 pub struct Admitted {
     key: Arc<Key>,
     target: Target,
-    head: RequestHead,
+    head: Box<RequestHead>,
     model: Arc<Model>,
     choices: Vec<Choice>,
     credential: Option<u16>,
@@ -422,7 +422,7 @@ mod tests {
 
     fn resolve(authenticated: Authenticated, head: RequestHead) -> Result<Resolved, Denied> {
         let (objects, shared) = (MemoryObjects::default(), SharedObjects::default());
-        ready(authenticated.resolve(head, &catalogue(), &Stored { objects: &objects, shared: &shared }))
+        ready(authenticated.resolve(Box::new(head), &catalogue(), &Stored { objects: &objects, shared: &shared }))
     }
 
     fn admitted(journal: &MemoryJournal) -> Admitted {
@@ -499,7 +499,7 @@ mod tests {
             let head = request_head::scan(body.as_bytes(), Dialect::OpenaiChat).expect("valid");
             let stored = Stored { objects: &objects, shared: &shared };
             let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
-            ready(authenticated.resolve(head, &catalogue(), &stored)).map(|resolved| resolved.credential)
+            ready(authenticated.resolve(Box::new(head), &catalogue(), &stored)).map(|resolved| resolved.credential)
         };
         assert_eq!((resolved("mine"), resolved("everybodys")), (Ok(Some(3)), Ok(None)));
         for id in ["elsewhere", "foreign", "unknown"] {

@@ -50,7 +50,7 @@ pub(super) struct Session<'a> {
     pub(super) runtime: &'a Arc<Runtime>,
     pub(super) client: &'a mut ServerSession,
     pub(super) target: Target,
-    pub(super) head: RequestHead,
+    pub(super) head: Box<RequestHead>,
     /// Notes of the answer that runs or comes next.
     pub(super) report: &'a mut Report,
 }
