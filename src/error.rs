@@ -212,7 +212,7 @@ fn refilled_after_ms(denied: &Denied) -> Option<u64> {
 
 fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
     let request_id = call.to_string();
-    let plain = Fields::of(denied);
+    let (plain, number) = (Fields::of(denied), status(denied.code()));
     let within = Some(&*request_id);
     let envelope = match shape {
         Shape::Openai => Envelope::of(Fields { param: Some(param(denied)), request_id: within, ..plain }),
@@ -223,20 +223,18 @@ fn body(denied: &Denied, shape: Shape, call: CallId) -> Bytes {
         }
         Shape::Gemini => {
             let details = Some(Details::Google([ErrorInfo::of(denied.code())]));
-            let status = PublicStatus::Name(canonical_status(plain.code_status));
-            let code = PublicCode::Status(plain.code_status);
+            let status = PublicStatus::Name(canonical_status(number));
+            let code = PublicCode::Status(number);
             Envelope::of(Fields { code, status, details, request_id: within, ..plain })
         }
         Shape::Cohere => Envelope { id: within, message: Some(denied.to_string()), ..Envelope::of(plain) },
         Shape::Bedrock => {
-            let exception = Some(exception(plain.code_status));
+            let exception = Some(exception(number));
             let error = Fields { request_id: within, ..plain };
             Envelope { exception, message: Some(denied.to_string()), ..Envelope::of(error) }
         }
         Shape::Gateway => Envelope::of(Fields { kind: "gateway_error", request_id: within, ..plain }),
-        Shape::Numeric => {
-            Envelope::of(Fields { code: PublicCode::Status(plain.code_status), request_id: within, ..plain })
-        }
+        Shape::Numeric => Envelope::of(Fields { code: PublicCode::Status(number), request_id: within, ..plain }),
     };
     let text = serde_json::to_vec(&envelope).expect("strings and numbers under string keys are always JSON");
     Bytes::from(text)
@@ -276,8 +274,6 @@ struct Fields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Details>,
     status: PublicStatus,
-    #[serde(skip)]
-    code_status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -369,7 +365,6 @@ impl Fields<'_> {
             code: PublicCode::Name(code.name()),
             details: None,
             status: PublicStatus::Number(status(code)),
-            code_status: status(code),
             request_id: None,
             limit_source: denied.limit_source().map(LimitSource::name),
             remedy: denied.remedy(),

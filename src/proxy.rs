@@ -204,7 +204,7 @@ impl Gateway {
             Handling::Session => {
                 return Box::pin(self.converse(runtime, session, authenticated, report)).await;
             }
-            Handling::Call | Handling::Free => {}
+            Handling::Call => {}
         }
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;

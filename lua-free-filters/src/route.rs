@@ -60,10 +60,8 @@ pub enum Route {
 pub enum Handling {
     /// It tells a key about itself: no provider, no money.
     Inspect,
-    /// It is a call of a model, paid for and metered.
+    /// It is a call of a model, paid for and metered, unless its dialect is free.
     Call,
-    /// It asks a model's provider something that it bills nothing for.
-    Free,
     /// It is about something that a provider stores.
     Object,
     /// It becomes a session in which a model is called again and again.
@@ -134,7 +132,7 @@ impl Row {
     }
 }
 
-use Handling::{Free, Inspect, Object, Session, Unmetered};
+use Handling::{Inspect, Object, Session, Unmetered};
 use Root::{Bare, V1, V1Anthropic, V1beta, V2};
 
 /// Every route, in the order of their numbers.
@@ -153,11 +151,11 @@ static TABLE: [Row; 41] = [
     row(Route::Speech, "speech", POST, (V1, "/audio/speech")).speaks(Dialect::OpenaiSpeech),
     row(Route::Transcriptions, "transcriptions", POST, (V1, "/audio/transcriptions")).speaks(Dialect::OpenaiTranscription),
     row(Route::Translations, "translations", POST, (V1, "/audio/translations")).speaks(Dialect::OpenaiTranscription),
-    row(Route::Moderations, "moderations", POST, (V1, "/moderations")).speaks(Dialect::OpenaiModerations).handled(Free),
-    row(Route::CountTokens, "count_tokens", POST, (V1, "/messages/count_tokens")).speaks(Dialect::AnthropicCount).handled(Free),
+    row(Route::Moderations, "moderations", POST, (V1, "/moderations")).speaks(Dialect::OpenaiModerations),
+    row(Route::CountTokens, "count_tokens", POST, (V1, "/messages/count_tokens")).speaks(Dialect::AnthropicCount),
     row(Route::GenerateContent, "generate_content", POST, (V1beta, "/models/{}:generateContent")).speaks(Dialect::GeminiGenerate),
     row(Route::StreamGenerateContent, "stream_generate_content", POST, (V1beta, "/models/{}:streamGenerateContent")).speaks(Dialect::GeminiGenerate),
-    row(Route::GeminiCountTokens, "gemini_count_tokens", POST, (V1beta, "/models/{}:countTokens")).speaks(Dialect::GeminiCount).handled(Free),
+    row(Route::GeminiCountTokens, "gemini_count_tokens", POST, (V1beta, "/models/{}:countTokens")).speaks(Dialect::GeminiCount),
     row(Route::EmbedContent, "embed_content", POST, (V1beta, "/models/{}:embedContent")).speaks(Dialect::GeminiEmbed),
     row(Route::BatchEmbedContents, "batch_embed_contents", POST, (V1beta, "/models/{}:batchEmbedContents")).speaks(Dialect::GeminiEmbed),
     row(Route::CohereChat, "cohere_chat", POST, (V2, "/chat")).speaks(Dialect::CohereChat),
@@ -264,9 +262,7 @@ impl Route {
     #[must_use]
     pub fn scopes(self) -> &'static [Scope] {
         match self.handling() {
-            Handling::Call | Handling::Free | Handling::Object | Handling::Session | Handling::Unmetered => {
-                &[Scope::ModelInvoke]
-            }
+            Handling::Call | Handling::Object | Handling::Session | Handling::Unmetered => &[Scope::ModelInvoke],
             Handling::Inspect if self == Self::Key => &[],
             Handling::Inspect => &[Scope::ModelInvoke, Scope::InferenceRead],
         }

@@ -100,8 +100,9 @@ impl HeaderSets {
 
     /// Whether a parameter of a client has the name of one that we add.
     fn sets_parameter(&self, pair: &str) -> bool {
-        let name = |pair: &str| pair.split('=').next().map(str::to_owned);
-        !self.query.is_empty() && self.query.split('&').any(|ours| name(ours) == name(pair))
+        let ours = self.query.split('&').filter(|ours| !ours.is_empty());
+        let mut names = ours.map(|ours| ours.split('=').next());
+        names.any(|name| name == pair.split('=').next())
     }
 
     /// Puts the headers that make the request ours.

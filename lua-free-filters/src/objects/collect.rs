@@ -8,65 +8,6 @@ use super::{OBJECT_ID_BYTES_MAX, ObjectKind, Reference};
 /// Most ids that a request may name.
 pub const REFERENCES_MAX: usize = 256;
 
-/// A member that names objects: as it is written, where it stands, and what it should name.
-type Field = (&'static str, &'static str, ObjectKind);
-
-/// Members whose value is an id or a list of ids, anywhere in a body.
-const IDS: [Field; 14] = [
-    // OpenAI: "Responses", "Chat completions", "Images"; Anthropic: "Files API" (`source.file_id`).
-    ("file_id", "file_id", ObjectKind::File),
-    ("file_ids", "file_ids", ObjectKind::File),
-    ("input_file_id", "input_file_id", ObjectKind::File),
-    ("vector_store_id", "vector_store_id", ObjectKind::VectorStore),
-    ("vector_store_ids", "vector_store_ids", ObjectKind::VectorStore),
-    // Mistral: "Document library"; xAI: "Collections".
-    ("library_ids", "library_ids", ObjectKind::VectorStore),
-    ("collection_ids", "collection_ids", ObjectKind::VectorStore),
-    // A container that an earlier call of a tool names is used again (OpenAI "Code Interpreter").
-    ("container_id", "container_id", ObjectKind::Container),
-    ("container", "container", ObjectKind::Container),
-    ("previous_response_id", "previous_response_id", ObjectKind::Response),
-    // Gemini API reference, "Caching"; its servers take either spelling.
-    ("cachedContent", "cachedContent", ObjectKind::CachedContent),
-    ("cached_content", "cachedContent", ObjectKind::CachedContent),
-    ("conversation_id", "conversation_id", ObjectKind::Conversation),
-    ("response_id", "response_id", ObjectKind::Response),
-];
-
-/// Members whose object has an `id`, anywhere in a body.
-const HOLDERS: [Field; 3] = [
-    ("container", "container", ObjectKind::Container),
-    ("audio", "audio.id", ObjectKind::Audio),
-    ("voice", "voice.id", ObjectKind::Voice),
-];
-
-/// Members of the same kind at the top of a body.
-const TOP_HOLDERS: [Field; 2] =
-    [("prompt", "prompt.id", ObjectKind::Prompt), ("conversation", "conversation", ObjectKind::Conversation)];
-
-/// Members with the address of something that may be stored: in Gemini's files, in a bucket.
-const ADDRESSES: [&str; 2] = ["fileUri", "file_uri"];
-
-/// What an answer said of its sources, which clients send back with it: the provider looks none of it up.
-const SOURCES: [&str; 2] = ["annotations", "citations"];
-
-/// Members whose objects are the client's own words.
-const WORDS: [&str; 13] = [
-    "input",
-    "args",
-    "arguments",
-    "response",
-    "metadata",
-    "parameters",
-    "parametersJsonSchema",
-    "parameters_json_schema",
-    "input_schema",
-    "inputSchema",
-    "schema",
-    "responseSchema",
-    "json",
-];
-
 /// What a value means for the collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -101,10 +42,9 @@ pub(crate) enum Place {
 impl Place {
     /// The place of a member at the top of a body.
     pub(crate) fn at_top(name: &str) -> Self {
-        if let Some((_, field, kind)) = TOP_HOLDERS.into_iter().find(|(known, ..)| *known == name) {
-            return Self::Holder(field, kind, kind == ObjectKind::Conversation);
-        }
         match name {
+            "prompt" => Self::Holder("prompt.id", ObjectKind::Prompt, false),
+            "conversation" => Self::Holder("conversation", ObjectKind::Conversation, true),
             "input" => Self::Input,
             // Cohere's documents have members of any name.
             "documents" => Self::Words,
@@ -139,19 +79,47 @@ impl Place {
         }
     }
 
+    /// The place of a member anywhere in a body. Every member of every body is looked up here.
     fn named(name: &str) -> Self {
-        if let Some((_, field, kind)) = HOLDERS.into_iter().find(|(known, ..)| *known == name) {
-            return Self::Holder(field, kind, kind == ObjectKind::Container);
-        }
-        if let Some((_, field, kind)) = IDS.into_iter().find(|(known, ..)| *known == name) {
-            return Self::Id(field, kind);
-        }
         match name {
+            // OpenAI: "Responses", "Chat completions", "Images"; Anthropic: "Files API" (`source.file_id`).
+            "file_id" => Self::Id("file_id", ObjectKind::File),
+            "file_ids" => Self::Id("file_ids", ObjectKind::File),
+            "input_file_id" => Self::Id("input_file_id", ObjectKind::File),
+            "vector_store_id" => Self::Id("vector_store_id", ObjectKind::VectorStore),
+            "vector_store_ids" => Self::Id("vector_store_ids", ObjectKind::VectorStore),
+            // Mistral: "Document library"; xAI: "Collections".
+            "library_ids" => Self::Id("library_ids", ObjectKind::VectorStore),
+            "collection_ids" => Self::Id("collection_ids", ObjectKind::VectorStore),
+            // A container that an earlier call of a tool names is used again (OpenAI "Code Interpreter").
+            "container_id" => Self::Id("container_id", ObjectKind::Container),
+            "container" => Self::Holder("container", ObjectKind::Container, true),
+            "previous_response_id" => Self::Id("previous_response_id", ObjectKind::Response),
+            "response_id" => Self::Id("response_id", ObjectKind::Response),
+            "conversation_id" => Self::Id("conversation_id", ObjectKind::Conversation),
+            // Gemini API reference, "Caching"; its servers take either spelling.
+            "cachedContent" | "cached_content" => Self::Id("cachedContent", ObjectKind::CachedContent),
+            "audio" => Self::Holder("audio.id", ObjectKind::Audio, false),
+            "voice" => Self::Holder("voice.id", ObjectKind::Voice, false),
             "skill_id" => Self::Skill,
             "uri" => Self::Bucket,
-            _ if SOURCES.contains(&name) => Self::Words,
-            _ if ADDRESSES.contains(&name) => Self::Address,
-            _ if WORDS.contains(&name) => Self::WordsIfObject,
+            // What may be stored in Gemini's files, or in a bucket.
+            "fileUri" | "file_uri" => Self::Address,
+            // What an answer said of its sources, which clients send back with it: the provider looks none of it up.
+            "annotations" | "citations" => Self::Words,
+            "input"
+            | "args"
+            | "arguments"
+            | "response"
+            | "metadata"
+            | "parameters"
+            | "parametersJsonSchema"
+            | "parameters_json_schema"
+            | "input_schema"
+            | "inputSchema"
+            | "schema"
+            | "responseSchema"
+            | "json" => Self::WordsIfObject,
             _ => Self::Open,
         }
     }

@@ -85,7 +85,7 @@ impl Target {
         match (row.path.split_once("{}"), &self.name) {
             (None, _) | (_, None) => Cow::Borrowed(row.path),
             (Some((before, after)), Some(name)) => match row.handling {
-                Handling::Call | Handling::Free => Cow::Owned(format!("{before}{}{after}", Written(model))),
+                Handling::Call => Cow::Owned(format!("{before}{}{after}", Written(model))),
                 Handling::Inspect | Handling::Object | Handling::Session | Handling::Unmetered => {
                     Cow::Owned(format!("{before}{name}{after}"))
                 }
