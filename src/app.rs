@@ -170,9 +170,9 @@ struct Parts {
 impl Parts {
     /// Opens the books, closes what a killed process left open, ships it, and only then takes keys in.
     async fn open(config: &Config, log: &Log) -> Result<Self, Problem> {
-        let store = Store::open(&config.data_dir).await?.with_ledger_settings(ledger_settings(config));
+        let store = Store::of(&config.books).await?.with_ledger_settings(ledger_settings(config));
         remember_prices(&store, config).await?;
-        let shipped = match journal::node_name(&config.data_dir) {
+        let shipped = match journal::node_name(&config.books.data_dir) {
             Some(node) => store.checkpoint(&node).await?,
             None => None,
         };
@@ -270,7 +270,7 @@ impl Parts {
 
 fn journal_settings(config: &Config) -> journal::Settings {
     journal::Settings {
-        dir: config.data_dir.clone(),
+        dir: config.books.data_dir.clone(),
         segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
         bytes_max: config.journal.bytes_max,
         keep_hours: config.journal.keep_hours,

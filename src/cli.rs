@@ -16,7 +16,7 @@ mod reprice;
 mod usage;
 mod zone;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, StorePlace};
 use crate::store::{Store, StoreError};
 use filters::time::EpochMs;
 use print::Printer;
@@ -118,35 +118,44 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
 }
 
 impl Place {
-    /// The data directory: the one place where it is settled.
-    fn data_dir(&self) -> Result<PathBuf, CliError> {
+    /// Where the books are: the one place where it is settled.
+    fn books(&self) -> Result<StorePlace, CliError> {
         match (&self.data, &self.config) {
-            (Some(directory), _) => Ok(directory.clone()),
-            (None, Some(file)) => Ok(Config::load(file).map_err(CliError::of_config)?.data_dir),
-            (None, None) => Ok(PathBuf::from("data")),
+            (Some(directory), _) => Ok(StorePlace::embedded(directory.clone())),
+            (None, Some(file)) => Ok(Config::load(file).map_err(CliError::of_config)?.books),
+            (None, None) => Ok(StorePlace::embedded(PathBuf::from("data"))),
         }
+    }
+
+    /// The directory of the journal.
+    fn data_dir(&self) -> Result<PathBuf, CliError> {
+        Ok(self.books()?.data_dir)
     }
 
     /// Opens the store, making it if there is none.
     async fn create_store(&self) -> Result<Store, CliError> {
-        Ok(Store::open(&self.data_dir()?).await?)
+        Ok(Store::of(&self.books()?).await?)
     }
 
     /// Opens the store that is there. A mistyped directory must not become an empty store.
     async fn open_store(&self) -> Result<Store, CliError> {
-        let data_dir = self.data_dir()?;
-        if !data_dir.join("tollgate.db").exists() {
-            return Err(CliError::BadInput(format!(
-                "there is no store in {}: name its directory with --data, or make one with `tollgate org create NAME --data DIR`",
-                data_dir.display()
-            )));
-        }
-        self.create_store().await
+        open_store(&self.books()?).await
     }
 
     fn printer<'a>(&self, out: &'a mut (dyn Write + Send)) -> Printer<'a> {
         Printer { json: self.json, out }
     }
+}
+
+async fn open_store(books: &StorePlace) -> Result<Store, CliError> {
+    let StorePlace { data_dir, server, .. } = books;
+    if server.is_none() && !data_dir.join("tollgate.db").exists() {
+        return Err(CliError::BadInput(format!(
+            "there is no store in {}: name its directory with --data, or make one with `tollgate org create NAME --data DIR`",
+            data_dir.display()
+        )));
+    }
+    Ok(Store::of(books).await?)
 }
 
 #[cfg(test)]

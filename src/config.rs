@@ -13,6 +13,7 @@ mod providers;
 mod reading;
 pub mod reload;
 mod sources;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +36,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Config {
     /// Where the books and the journal are.
-    pub data_dir: PathBuf,
+    pub books: StorePlace,
     /// The public listener.
     pub gateway: Gateway,
     /// The admin API and the console.
@@ -98,6 +99,36 @@ impl Config {
 pub fn check(file: &Path) -> Result<String, String> {
     let lines = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     Config::load(file).map(|config| config.summary()).map_err(lines)
+}
+
+/// Where the books and the journal are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePlace {
+    /// The journal's directory, and of the books too where no server has them.
+    pub data_dir: PathBuf,
+    /// The file with the secret that tokens are looked up with.
+    pub pepper: PathBuf,
+    /// The server that has the books.
+    pub server: Option<Server>,
+}
+
+impl StorePlace {
+    /// StorePlace without a server.
+    #[must_use]
+    pub fn embedded(data_dir: PathBuf) -> Self {
+        Self { pepper: data_dir.join("pepper"), data_dir, server: None }
+    }
+}
+
+/// A database server, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `postgres://user:password@host:port/database?sslmode=…`.
+    pub url: Secret,
+    /// Most connections of this process, half of them for what writes; at least 2.
+    pub connections_max: u32,
+    /// How long the server may take, for a connection and for a transaction.
+    pub timeout: Duration,
 }
 
 /// The public listener.
@@ -232,6 +263,12 @@ pub struct Ledger {
 #[must_use]
 pub fn crash_at() -> Option<String> {
     reading::environment("TOLLGATE_CRASH_AT")
+}
+
+/// The server that tests of the store use, in place of SQLite.
+#[cfg(test)]
+pub(crate) fn test_server() -> Option<String> {
+    reading::environment("TOLLGATE_TEST_POSTGRES")
 }
 
 /// When the journal is brought to the disk. From a crash of the process its records are safe at once in either mode.

@@ -1,5 +1,7 @@
-//! The SQL store: who may call, with what money, and the books of what was called. In embedded mode it is SQLite.
+//! The SQL store: who may call, with what money, and the books of what was called. In embedded mode it is SQLite, where several
+//! nodes share it PostgreSQL.
 //!
+//! - `engine.rs`: the two engines, and what differs between them
 //! - `organisations.rs`, `projects.rs`, `keys.rs`: records that people make and change; `quotas.rs` their quotas as rows,
 //!   `limits.rs` what sets and changes them
 //! - `changes.rs`: what tells a running gateway that another process changed a record
@@ -16,6 +18,7 @@
 pub mod audit;
 pub mod backup;
 mod changes;
+mod engine;
 #[cfg(test)]
 mod fixture;
 pub mod journal;
@@ -36,33 +39,25 @@ pub mod reprice;
 pub mod requests;
 pub mod usage;
 
+use crate::config::StorePlace;
+use engine::Database;
 use filters::key::Pepper;
 use ledger::{LedgerSettings, LedgerState};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Encode, QueryBuilder, Row, SqlSafeStr, Type};
-use std::borrow::Cow;
+use pepper::IfNone;
+use sqlx::{Encode, QueryBuilder, Row, Type};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The engine of embedded mode. Named once, so that the other engine has one place to enter.
-type Engine = sqlx::Sqlite;
-type Connection = sqlx::SqliteConnection;
-type Rows = sqlx::sqlite::SqliteRow;
+/// Either engine. Statements are written for both: `$n`, `BIGINT` and `TEXT`, `ON CONFLICT`, sums cast to `BIGINT`.
+type Engine = sqlx::Any;
+type Connection = sqlx::AnyConnection;
+type Rows = sqlx::any::AnyRow;
 type Transaction = sqlx::Transaction<'static, Engine>;
 
-/// The engine's page cache, in KiB (a negative number says so), taken as it is needed.
-const WRITER_CACHE_KIB: &str = "-32768";
-/// Pages of the log, 4 KiB each, before they are written back.
-const CHECKPOINT_PAGES: &str = "8192";
-/// How long a writer waits for another process's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most items of a list in a statement.
 const LIST_MAX: usize = 256;
-/// Readers at once: they answer misses of the key cache, polls and commands, never the hot path.
-const READERS_MAX: u32 = 4;
 
 /// Why the store can't do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +92,9 @@ pub enum StoreError {
     /// The engine failed.
     #[error("the store failed: {0}")]
     Sql(#[from] sqlx::Error),
+    /// The server did not answer in time; what it was asked may be done or not.
+    #[error("the store did not answer within {} ms", .0.as_millis())]
+    TooLate(Duration),
     /// A row that this program can't have written.
     #[error("the store holds a {column} that can't be read: {content:?}")]
     Corrupt {
@@ -116,37 +114,29 @@ pub enum StoreError {
     Random(#[from] getrandom::Error),
 }
 
-/// The store of one data directory. Clones share its connections.
+/// The store of one data directory, or the one that several nodes share. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    writer: SqlitePool,
-    reader: SqlitePool,
+    database: Database,
     pepper: Pepper,
     ledger: Arc<LedgerState>,
     objects: Arc<objects::Known>,
 }
 
 impl Store {
-    /// Opens `DIR/tollgate.db`, making what is missing. Other processes may have it open at the same time.
+    /// Opens the store of a data directory, making what is missing. Other processes may have it open at the same time.
     pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        make_private_directory(data_dir)?;
-        // The engine doesn't keep two processes from making the same tables at once.
-        let _opening = hold_lock(&data_dir.join("store.lock")).await?;
-        backup::check_not_restoring(data_dir)?;
-        let options = connect_options(data_dir);
-        // One connection: SQLite has one writer at a time, and a queue here is fairer than its busy handler.
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options.clone())
-            .await?;
-        migrator().run(&writer).await?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_lazy_with(options.pragma("query_only", "ON"));
-        let pepper = pepper::open(data_dir, &writer).await?;
-        Ok(Self { writer, reader, pepper, ledger: Arc::default(), objects: Arc::default() })
+        Self::of(&StorePlace::embedded(data_dir.to_owned())).await
+    }
+
+    /// Opens the store that a configuration names. Where nodes share a server, each must have the same pepper, so none is made.
+    pub async fn of(books: &StorePlace) -> Result<Self, StoreError> {
+        let (database, if_none) = match &books.server {
+            Some(server) => (Database::connect(server).await?, IfNone::Refuse),
+            None => (Database::open(&books.data_dir).await?, IfNone::Make),
+        };
+        let pepper = pepper::open(&books.pepper, if_none, &database.writer).await?;
+        Ok(Self { database, pepper, ledger: Arc::default(), objects: Arc::default() })
     }
 
     /// The same store, whose sums come on the books as these settings say.
@@ -161,56 +151,16 @@ impl Store {
         &self.pepper
     }
 
+    /// Whether other nodes may share it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.database.is_shared()
+    }
+
     /// Finishes what is queued and closes every connection.
     pub async fn close(&self) {
-        self.reader.close().await;
-        self.writer.close().await;
+        self.database.close().await;
     }
-
-    /// A transaction that writes. It takes the writer's lock at once: one that read first and wrote later would be refused
-    /// when another process wrote in between.
-    async fn write(&self) -> Result<Transaction, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
-    }
-
-    /// A transaction whose reads all see the same moment.
-    async fn snapshot(&self) -> Result<Transaction, StoreError> {
-        Ok(self.reader.begin().await?)
-    }
-}
-
-fn connect_options(data_dir: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(data_dir.join("tollgate.db"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        // A commit must survive a power cut: a key that was shown or a revocation that was confirmed is in no journal,
-        // and a shipped call only until its segment goes. It costs one fsync a commit, and commits are few: one a
-        // shipped batch, not one a call.
-        .synchronous(SqliteSynchronous::Full)
-        // Charges of many keys lie on many pages: what is read again and again stays in memory, and the log is written
-        // back in large steps.
-        .pragma("cache_size", WRITER_CACHE_KIB)
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-        .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true)
-        .thread_name(|number| format!("store-{number}"))
-}
-
-fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![
-        migration(1, "spine", include_str!("store/migrations/0001_spine.sql")),
-        migration(2, "quotas", include_str!("store/migrations/0002_quotas.sql")),
-        migration(3, "leases", include_str!("store/migrations/0003_leases.sql")),
-        migration(4, "rollups", include_str!("store/migrations/0004_rollups.sql")),
-        migration(5, "attempts", include_str!("store/migrations/0005_attempts.sql")),
-        migration(6, "units", include_str!("store/migrations/0006_units.sql")),
-        migration(7, "objects", include_str!("store/migrations/0007_objects.sql")),
-    ])
-}
-
-fn migration(number: i64, name: &'static str, statements: &'static str) -> Migration {
-    Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, statements.into_sql_str(), false)
 }
 
 fn make_private_directory(path: &Path) -> Result<(), StoreError> {
@@ -262,6 +212,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::AnyPool;
+    use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
     #[tokio::test]
     async fn two_processes_may_open_an_empty_directory_at_once() {
@@ -296,9 +248,9 @@ mod tests {
     async fn a_store_of_the_first_migration_keeps_its_quotas() {
         use filters::time::EpochMs;
         let dir = tempfile::tempdir().expect("a directory");
-        let old = SqlitePool::connect_with(connect_options(dir.path())).await.expect("a database");
-        let first = migration(1, "spine", include_str!("store/migrations/0001_spine.sql"));
-        Migrator::with_migrations(vec![first]).run(&old).await.expect("migrated");
+        let options = SqliteConnectOptions::new().filename(dir.path().join("tollgate.db")).create_if_missing(true);
+        let old = SqlitePool::connect_with(options).await.expect("a database");
+        engine::first_migrations(1).run(&old).await.expect("migrated");
         for statement in FIRST_ROWS {
             sqlx::query(statement).execute(&old).await.expect(statement);
         }
@@ -323,8 +275,10 @@ mod tests {
         assert!(read.iter().all(|row| row.is_plain() && !row.is_strict && row.increase.is_none()));
         assert_eq!(read[0].thresholds, quotas::Thresholds::usual());
         assert_eq!(keys[0].project, None);
-        let history: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM limit_history").fetch_one(&store.reader).await.expect("a number");
+        let history: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM limit_history")
+            .fetch_one(&store.database.reader)
+            .await
+            .expect("a number");
         assert_eq!(history, 5);
         // Numbers are never used twice, so new quotas go on after the old ones.
         let changed = limits::LimitChange::of(quotas::QuotaKind::Tokens, limits::Amount::Of(5));
@@ -339,13 +293,13 @@ mod tests {
     async fn a_commit_is_synced_and_readers_cannot_write() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path()).await.expect("a store");
-        let number = |pool: SqlitePool, sql: &'static str| async move {
+        let number = |pool: AnyPool, sql: &'static str| async move {
             let read: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.expect(sql);
             read
         };
-        assert_eq!(number(store.writer.clone(), "PRAGMA synchronous").await, 2);
-        assert_eq!(number(store.writer.clone(), "PRAGMA foreign_keys").await, 1);
-        assert_eq!(number(store.writer.clone(), "PRAGMA busy_timeout").await, 5_000);
-        assert!(sqlx::query("DELETE FROM changes").execute(&store.reader).await.is_err());
+        assert_eq!(number(store.database.writer.clone(), "PRAGMA synchronous").await, 2);
+        assert_eq!(number(store.database.writer.clone(), "PRAGMA foreign_keys").await, 1);
+        assert_eq!(number(store.database.writer.clone(), "PRAGMA busy_timeout").await, 5_000);
+        assert!(sqlx::query("DELETE FROM changes").execute(&store.database.reader).await.is_err());
     }
 }

@@ -42,7 +42,7 @@ struct RestoreLine {
 }
 
 pub(super) async fn back_up(command: BackupCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
-    let data = command.place.data_dir()?;
+    let data = embedded(&command.place)?;
     // Brings the tables up to date, and finds out whether there is a store and the pepper is its own.
     command.place.open_store().await?.close().await;
     let manifest = backup::back_up(&data, &command.dir, surroundings.now).await?;
@@ -58,13 +58,26 @@ pub(super) async fn back_up(command: BackupCommand, surroundings: Surroundings<'
 }
 
 pub(super) async fn restore(command: RestoreCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
-    let data = command.place.data_dir()?;
+    let data = embedded(&command.place)?;
     let held = journal::hold(&data)?;
     let Restored { manifest, replaced, journal_has_gap } = backup::restore(&command.dir, &data, &held).await?;
     let replaced = replaced.map(|path| path.display().to_string());
     let line = RestoreLine { backup: BackupLine::new(&command.dir, manifest), replaced, journal_has_gap };
     command.place.printer(surroundings.out).one(&line, || describe(&line))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The data directory that has the books. A server's are for the server's own tools.
+fn embedded(place: &Place) -> Result<PathBuf, CliError> {
+    let books = place.books()?;
+    match books.server {
+        None => Ok(books.data_dir),
+        Some(_) => Err(CliError::BadInput(
+            "a PostgreSQL server has the books: back them up with pg_dump or its archive, and restore them there; each node \
+             ships its journal again when it starts"
+                .to_owned(),
+        )),
+    }
 }
 
 fn describe(line: &RestoreLine) -> String {

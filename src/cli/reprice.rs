@@ -1,7 +1,8 @@
 //! `tollgate reprice --dry-run`: what calls would have been charged at the prices that the catalogue has now.
 
 use super::moment::Moment;
-use super::{CliError, Place, Surroundings};
+use super::print::Printer;
+use super::{CliError, Surroundings};
 use crate::config::Config;
 use crate::decimal::Usd;
 use crate::store::reprice::{Repriced, Selection, Served};
@@ -61,8 +62,7 @@ pub(super) async fn run(command: RepriceCommand, surroundings: Surroundings<'_>)
         return Err(CliError::BadInput(problem.to_owned()));
     }
     let config = Config::load(&command.config).map_err(CliError::of_config)?;
-    let place = Place { data: Some(config.data_dir.clone()), config: None, json: command.json };
-    let store = place.open_store().await?;
+    let store = super::open_store(&config.books).await?;
     if let Some(org) = command.org {
         store.organisation(org).await?;
     }
@@ -73,7 +73,8 @@ pub(super) async fn run(command: RepriceCommand, surroundings: Surroundings<'_>)
     let lines = models.iter().map(|(model, sums)| RepriceLine::new(Some(model.clone()), sums));
     let lines: Vec<_> = lines.chain([RepriceLine::new(None, &all)]).collect();
     let headings = ["MODEL", "CALLS", "CHANGED", "UNPRICED", "CHARGED", "REPRICED", "DIFFERENCE"];
-    place.printer(surroundings.out).many(&lines, Some(&headings), cells)?;
+    let mut printer = Printer { json: command.json, out: surroundings.out };
+    printer.many(&lines, Some(&headings), cells)?;
     Ok(ExitCode::SUCCESS)
 }
 

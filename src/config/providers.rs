@@ -287,15 +287,19 @@ fn read_credentials(value: &Value<'_>, is_optional: bool, sources: &Sources<'_>)
 }
 
 fn read_credential(section: &Section<'_>, sources: &Sources<'_>) -> Option<(Result<Secret, NoSecret>, u32)> {
-    let [env, file, value] = ["env", "file", "value"].map(|key| section.get(key));
     let weight = u32::try_from(section.number("weight", 1..=1_000_000, 1)).unwrap_or(1);
-    let secret = match (env, file, value) {
+    Some((read_secret(section, sources)?, weight))
+}
+
+/// The secret that a table such as `{ env = "NAME" }` names; none if there is a mistake in it.
+pub(super) fn read_secret(section: &Section<'_>, sources: &Sources<'_>) -> Option<Result<Secret, NoSecret>> {
+    let [env, file, value] = ["env", "file", "value"].map(|key| section.get(key));
+    Some(match (env, file, value) {
         (Some(name), None, None) => from_environment(name.text()?, sources),
         (None, Some(path), None) => from_file(path.text()?, sources),
         (None, None, Some(value)) => Secret::new(value.text()?, "the value"),
         _ => Err(NoSecret::Unusable("must have exactly one of env, file, value".to_owned())),
-    };
-    Some((secret, weight))
+    })
 }
 
 fn from_environment(name: &str, sources: &Sources<'_>) -> Result<Secret, NoSecret> {

@@ -3,7 +3,7 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, gateway, models};
+use super::{Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace, gateway, models, store};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub fn undocumented_keys(main_text: &str) -> Vec<String> {
 
 /// The main file's sections.
 struct Main {
-    data_dir: PathBuf,
+    books: StorePlace,
     gateway: Gateway,
     control: Listener,
     metrics: Listener,
@@ -80,8 +80,9 @@ impl Main {
                 written => Ok(sources.path(written)),
             })
         };
+        let data_dir = path(root, "data_dir", "data");
         Self {
-            data_dir: path(root, "data_dir", "data"),
+            books: root.within("store", |section| store::read_store(section, data_dir, sources)),
             gateway: root.within("gateway", |section| gateway::read_gateway(section, sources)),
             control: root.within("control", |section| gateway::read_listener(section, 8081)),
             metrics: root.within("metrics", |section| gateway::read_listener(section, 9090)),
@@ -97,7 +98,7 @@ impl Main {
 
     fn into_config(self, catalogue: Catalogue) -> Config {
         Config {
-            data_dir: self.data_dir,
+            books: self.books,
             gateway: self.gateway,
             control: self.control,
             metrics: self.metrics,

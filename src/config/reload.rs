@@ -99,7 +99,8 @@ impl Watcher {
 fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
     let tls_listen = |config: &Config| config.gateway.tls.as_ref().map(|Tls { listen, .. }| listen.clone());
     let fixed = [
-        ("data_dir", old.data_dir != new.data_dir),
+        ("data_dir", old.books.data_dir != new.books.data_dir),
+        ("store", old.books != new.books && old.books.data_dir == new.books.data_dir),
         ("gateway.listen", old.gateway.listen != new.gateway.listen),
         ("gateway.tls.listen", tls_listen(old) != tls_listen(new)),
         ("gateway.h2c", old.gateway.h2c != new.gateway.h2c),
@@ -217,7 +218,7 @@ credentials = [{ file = 'a.key' }]
             ":4: journal: can't change while the gateway runs: restart it",
         ];
         assert_eq!(places, expected);
-        assert!(scene.current.load().data_dir.ends_with("data"));
+        assert!(scene.current.load().books.data_dir.ends_with("data"));
     }
 
     #[test]

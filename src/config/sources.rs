@@ -9,7 +9,7 @@ use std::time::SystemTime;
 /// No file of ours is longer; a wrong path to something huge must not be read into memory.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// A provider's secret. It has no `Display`, and `Debug` does not show it.
+/// A secret, such as a provider's. It has no `Display`, and `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -37,6 +37,12 @@ pub(super) enum NoSecret {
 }
 
 impl Secret {
+    /// A secret of a test.
+    #[cfg(test)]
+    pub(crate) fn of_test(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Takes what was found in a place, without the line end that files have.
     pub(super) fn new(text: &str, place: &str) -> Result<Self, NoSecret> {
         let text = text.trim();

@@ -78,7 +78,7 @@ fn the_shipped_files_are_sound() {
         |served: &str, names: &str| format!("{served} of them served; left out for want of a credential: {names}");
     assert_eq!(config.summary(), left_out("2 providers, 468 models, 101", others));
     assert_eq!(config.providers[0].credentials[0].secret.reveal(), "sk-OPENAI_API_KEY");
-    assert_eq!(config.data_dir, Path::new("conf/data"));
+    assert_eq!(config.books.data_dir, Path::new("conf/data"));
 
     let config = shipped(&without_credentials).expect("sound without credentials");
     assert_eq!(config.summary(), left_out("0 providers, 468 models, 0", &format!("openai, anthropic, {others}")));
@@ -88,7 +88,7 @@ fn the_shipped_files_are_sound() {
 fn the_shipped_values_are_the_defaults() {
     let shipped = parse(SHIPPED, "models = []").expect("sound");
     let empty = parse("", "models = []").expect("sound");
-    assert_eq!(shipped.data_dir, empty.data_dir);
+    assert_eq!(shipped.books, empty.books);
     assert_eq!(shipped.gateway, empty.gateway);
     assert_eq!((shipped.control, shipped.metrics), (empty.control, empty.metrics));
     assert_eq!((shipped.keys, shipped.journal), (empty.keys, empty.journal));
@@ -146,7 +146,7 @@ fn the_files_on_disk_are_checked() {
     std::fs::write(directory.path().join("m.toml"), "models = []").expect("written");
     assert_eq!(check(&file), Ok("0 providers, 0 models, 0 of them served".to_owned()));
     let config = Config::load(&file).expect("sound");
-    assert_eq!(config.data_dir, directory.path().join("books"));
+    assert_eq!(config.books.data_dir, directory.path().join("books"));
     let watched: Vec<&Path> = config.files.iter().map(WatchedFile::path).collect();
     assert_eq!(watched, [file, directory.path().join("m.toml")]);
 }

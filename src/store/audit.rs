@@ -290,7 +290,7 @@ impl Store {
     /// Checks every invariant of the books. The gateway may go on meanwhile: all is read as of one moment. What the journals
     /// say is to be read after it, by [`AuditReport::add_journal`] and [`Store::judge_strays`].
     pub async fn audit(&self) -> Result<AuditReport, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.long_snapshot().await?;
         let mut report = AuditReport::default();
         for (statement, what) in ORPHANS {
             for row in sqlx::query(statement).fetch_all(&mut *snapshot).await? {

@@ -188,7 +188,7 @@ fn put_in_place(data: &Path, database: &Path, pepper: &Path) -> io::Result<Optio
 }
 
 fn plain_options(database: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new().filename(database).busy_timeout(super::BUSY_TIMEOUT).disable_statement_logging()
+    SqliteConnectOptions::new().filename(database).busy_timeout(super::engine::BUSY_TIMEOUT).disable_statement_logging()
 }
 
 fn refused(path: &Path, problem: &'static str) -> StoreError {

@@ -1,4 +1,7 @@
 //! A store with an organisation, a key and calls to ship, for the tests beside the code.
+//!
+//! The tests hold for both engines: with `TOLLGATE_TEST_POSTGRES=postgres://…/postgres` they run on that server, each in a database
+//! of its own.
 
 use super::journal::{Checkpoint, Shipment};
 use super::keys::{KeyRecord, NewKey};
@@ -6,6 +9,7 @@ use super::limits::Limit;
 use super::organisations::OrganisationRecord;
 use super::quotas::QuotaKind;
 use super::{Store, StoreError};
+use crate::config::{self, Secret, Server, StorePlace};
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
@@ -14,10 +18,35 @@ use filters::route::Route;
 use filters::scope::Scopes;
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
+use sqlx::{AssertSqlSafe, Connection};
+use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The moment at which tests happen: the first of a UTC day.
 pub(super) const NOW: EpochMs = EpochMs(20_833 * 86_400_000);
+
+/// Opens the store of a directory on the engine that is tested. Opened twice, it is as two processes have it.
+pub(super) async fn open(dir: &Path) -> Store {
+    let place = StorePlace { server: server(dir).await, ..StorePlace::embedded(dir.to_owned()) };
+    Store::of(&place).await.expect("a store")
+}
+
+/// The server that is tested, with a database for this directory; none where that is SQLite.
+async fn server(dir: &Path) -> Option<Server> {
+    let url = config::test_server().filter(|_| !dir.join("tollgate.db").exists())?;
+    let name: String = dir.to_string_lossy().to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+    sqlx::any::install_default_drivers();
+    if !dir.join("pepper").exists() {
+        let mut admin = sqlx::AnyConnection::connect(&url).await.expect("a server");
+        let made = format!("CREATE DATABASE {name}");
+        sqlx::query(AssertSqlSafe(made)).execute(&mut admin).await.expect("a database");
+        std::fs::write(dir.join("pepper"), "5a".repeat(32)).expect("written");
+    }
+    let (server, _) = url.rsplit_once('/').expect("a database in the URL");
+    let url = Secret::of_test(&format!("{server}/{name}"));
+    Some(Server { url, connections_max: 6, timeout: Duration::from_secs(20) })
+}
 
 /// A temporary store with one organisation of $10 and one key with a limit of $5.
 pub(super) struct Books {
@@ -32,7 +61,18 @@ pub(super) struct Books {
 impl Books {
     pub(super) async fn open() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path()).await;
+        Self::with(dir, store).await
+    }
+
+    /// The same in SQLite, for tests of its files.
+    pub(super) async fn in_a_file() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(dir.path()).await.expect("a store");
+        Self::with(dir, store).await
+    }
+
+    async fn with(dir: TempDir, store: Store) -> Self {
         let org = store.create_organisation("Acme", NOW).await.expect("made").id;
         store.top_up(org, NanoUsd(10_000_000_000), "", NOW).await.expect("topped up");
         let issued = store.create_key(&new_key(org), NOW).await.expect("a key");
@@ -41,7 +81,7 @@ impl Books {
         for owner in [books.key.to_string(), books.org.to_string()] {
             let id = "SELECT id FROM quotas WHERE owner = $1 AND kind IN ('spend', 'balance')";
             let query = sqlx::query_scalar(id).bind(owner);
-            let id: i64 = query.fetch_one(&books.store.reader).await.expect("a quota");
+            let id: i64 = query.fetch_one(&books.store.database.reader).await.expect("a quota");
             books.quotas.push(QuotaId(id));
         }
         books

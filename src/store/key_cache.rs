@@ -98,7 +98,7 @@ impl KeyCache {
     ///
     /// Everything that was spent must be on the books by now: a quota begins with what they say.
     pub async fn new(store: Store, node: &str, settings: KeyCacheSettings) -> Result<Self, StoreError> {
-        let feed = ChangeFeed::from_now(&mut *store.reader.acquire().await?).await?;
+        let feed = ChangeFeed::from_now(&mut *store.database.reader.acquire().await?).await?;
         let shared = Shared {
             store,
             node: node.to_owned(),
@@ -278,7 +278,7 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let running = cache.clone();
         let follower = tokio::spawn(async move { running.run(stopped).await });
-        let other = Store::open(books.dir.path()).await.expect("the same store");
+        let other = crate::store::fixture::open(books.dir.path()).await;
         let seen = async |is_seen: &dyn Fn(&Key) -> bool| {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
             while !is_seen(&*find(&cache, token).await) {
@@ -382,7 +382,10 @@ mod tests {
         find(&cache, token).await;
         ticks(&cache, 1).await;
         // Nobody announces this change.
-        sqlx::query("UPDATE keys SET status = 'disabled'").execute(&books.store.writer).await.expect("changed");
+        sqlx::query("UPDATE keys SET status = 'disabled'")
+            .execute(&books.store.database.writer)
+            .await
+            .expect("changed");
         ticks(&cache, 238).await;
         assert_eq!(find(&cache, token).await.status, Status::Live);
         ticks(&cache, 1).await;
@@ -436,7 +439,7 @@ mod tests {
         find(&cache, token).await;
         let disabled = books.store.enable_key(books.key, false, NOW).await;
         disabled.expect("done");
-        let rename = |text: &'static str| sqlx::query(text).execute(&books.store.writer);
+        let rename = |text: &'static str| sqlx::query(text).execute(&books.store.database.writer);
         rename("ALTER TABLE quotas RENAME TO hidden").await.expect("hidden");
         assert!(cache.shared.tick().await.is_err());
         assert_eq!(find(&cache, token).await.status, Status::Live);

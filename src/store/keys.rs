@@ -5,6 +5,7 @@ use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit, Owner};
 use super::quotas::{self, QuotaKind, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed, projects};
+use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId, bits};
 use filters::key::{Glob, Lookup, Status, Token};
 use filters::money::NanoUsd;
@@ -121,7 +122,7 @@ impl Store {
             getrandom::fill(&mut secret)?;
             issued.push(IssuedKey { id: KeyId(bits(now, id)), name, token: Token::issue(&new.prefix, secret) });
         }
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         organisations::must_exist(&mut transaction, new.org).await?;
         if let Some(project) = new.project {
             projects::must_belong(&mut transaction, project, new.org).await?;
@@ -164,14 +165,14 @@ impl Store {
                     .push_bind(now.0)
                     .push_bind(new.expires.map(|expires| expires.0));
             });
-            query.build().execute(&mut *connection).await?;
+            query.on(connection).execute(&mut *connection).await?;
         }
         Ok(())
     }
 
     /// One key.
     pub async fn key(&self, id: KeyId, now: EpochMs) -> Result<KeyRecord, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE k.id = $1")))
             .bind(id.to_string())
             .fetch_optional(&mut *snapshot)
@@ -182,7 +183,7 @@ impl Store {
 
     /// An organisation's keys in the order in which they were made, those after `after`, a page of [`KEYS_PER_PAGE`].
     pub async fn keys(&self, org: OrgId, after: Option<KeyId>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let text = format!("{SELECT} WHERE k.org = $1 AND k.id > $2 ORDER BY k.id LIMIT $3");
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(org.to_string())
@@ -196,7 +197,7 @@ impl Store {
     /// Switches a key off or on. An archived key stays archived.
     pub async fn enable_key(&self, id: KeyId, enabled: bool, now: EpochMs) -> Result<KeyRecord, StoreError> {
         let status = if enabled { Status::Live } else { Status::Disabled };
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         let changed = sqlx::query("UPDATE keys SET status = $1 WHERE id = $2 AND status <> 'archived'")
             .bind(status.name())
             .bind(id.to_string())
@@ -343,7 +344,10 @@ mod tests {
             let changed = books.store.enable_key(books.key, enabled, NOW).await;
             assert_eq!(changed.expect("changed").status == Status::Live, enabled);
         }
-        sqlx::query("UPDATE keys SET status = 'archived'").execute(&books.store.writer).await.expect("archived");
+        sqlx::query("UPDATE keys SET status = 'archived'")
+            .execute(&books.store.database.writer)
+            .await
+            .expect("archived");
         let refused = books.store.enable_key(books.key, true, NOW).await;
         assert!(matches!(refused, Err(StoreError::Refused(_))));
         let stranger = books.store.enable_key(KeyId(1), true, NOW).await;

@@ -2,6 +2,7 @@
 //! and it serves all who wait. What is decided is `filters::lease`; here are its rows.
 
 use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, push_list, quotas};
+use crate::store::engine::On;
 use crate::{clock, crash};
 use async_trait::async_trait;
 use filters::id::QuotaId;
@@ -50,12 +51,12 @@ impl Leases {
     pub async fn new(store: Store, node: &str) -> Result<Self, StoreError> {
         sqlx::query("UPDATE leases SET granted = returned + shipped WHERE node = $1 AND granted - returned < shipped")
             .bind(node)
-            .execute(&store.writer)
+            .execute(&store.database.writer)
             .await?;
         sqlx::query("INSERT INTO nodes (id, created_ms) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
             .bind(node)
             .bind(clock::now().0)
-            .execute(&store.writer)
+            .execute(&store.database.writer)
             .await?;
         Ok(Self { shared: Arc::new(Shared { store, node: node.to_owned(), queue: Mutex::default() }) })
     }
@@ -83,7 +84,7 @@ impl Shared {
 
     async fn serve(self: Arc<Self>) {
         while let Some(batch) = self.next_batch() {
-            let served = self.transact(&batch).await;
+            let served = self.store.database.in_time(self.transact(&batch)).await;
             if let Err(cause) = &served {
                 tracing::warn!(%cause, waiting = batch.len(), "no credit can be leased; calls go on with what there is");
             }
@@ -117,7 +118,7 @@ impl Shared {
     async fn transact(&self, batch: &[Waiting]) -> Result<(), StoreError> {
         let now = clock::now();
         let asks = asks_of(batch, now);
-        let mut transaction = self.store.write().await?;
+        let mut transaction = self.store.database.write().await?;
         let mut books = Books::read(&mut transaction, &asks, now).await?;
         let replies: Vec<Option<Reply>> = asks.iter().map(|(_, ask)| books.meet(&self.node, ask, now)).collect();
         books.write(&mut transaction, &self.node).await?;
@@ -195,7 +196,7 @@ impl Books {
              WHERE removed_ms IS NULL AND id IN ",
         );
         push_list(&mut query, ids, |id| id.0);
-        for row in query.build().fetch_all(connection).await? {
+        for row in query.on(connection).fetch_all(connection).await? {
             let id = QuotaId(row.try_get("id")?);
             if let Some((window, _)) = windows.get(&id) {
                 self.books.insert(id, Book::new((*window).clone(), quotas::read_terms(&row)?));
@@ -214,7 +215,7 @@ impl Books {
             QueryBuilder::<Engine>::new("SELECT quota, window_start_ms, amount FROM spent WHERE window_start_ms >= ");
         query.push_bind(from.0).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
-        for row in query.build().fetch_all(&mut *connection).await? {
+        for row in query.on(connection).fetch_all(&mut *connection).await? {
             if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
                 book.spent.insert(EpochMs(row.try_get("window_start_ms")?), row.try_get("amount")?);
             }
@@ -224,7 +225,7 @@ impl Books {
         );
         query.push_bind(from.0).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
-        for row in query.build().fetch_all(connection).await? {
+        for row in query.on(connection).fetch_all(connection).await? {
             if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
                 let nodes = book.leases.entry(EpochMs(row.try_get("period_ms")?)).or_default();
                 nodes.insert(row.try_get("node")?, read_lease(&row)?);
@@ -254,7 +255,7 @@ impl Books {
             query.push(
                 " ON CONFLICT (quota, period_ms, node) DO UPDATE SET granted = excluded.granted, returned = excluded.returned",
             );
-            query.build().execute(&mut *connection).await?;
+            query.on(connection).execute(&mut *connection).await?;
         }
         Ok(())
     }
@@ -275,7 +276,7 @@ pub(super) async fn ship(connection: &mut Connection, node: &str, sums: &[(Share
          FROM moved WHERE leases.quota = moved.quota AND leases.period_ms = moved.period_ms AND leases.node = ",
     );
     query.push_bind(node);
-    query.build().execute(connection).await?;
+    query.on(connection).execute(connection).await?;
     Ok(())
 }
 

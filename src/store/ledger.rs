@@ -21,6 +21,7 @@ pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
 pub(super) use tail::Tail;
 pub use thresholds::THRESHOLDS;
 
+use super::engine::{On, is_worth_another_try};
 use super::journal::{Checkpoint, Ledger, LedgerError, Merge, Shipment};
 use super::{Connection, Store, StoreError, objects};
 use crate::{clock, crash};
@@ -79,11 +80,26 @@ impl Store {
     /// nothing. What is on the books already changes nothing, so shipping again is safe. Says how many calls were new.
     pub async fn take(&self, node: &str, shipment: &Shipment) -> Result<usize, StoreError> {
         let mut held = self.ledger.pending.lock().await;
+        let mut tries = 1;
+        loop {
+            let taken = self.database.book(self.take_once(node, shipment, &mut held)).await;
+            if !is_worth_another_try(&taken, &mut tries).await {
+                return taken;
+            }
+        }
+    }
+
+    async fn take_once(
+        &self,
+        node: &str,
+        shipment: &Shipment,
+        held: &mut Option<Pending>,
+    ) -> Result<usize, StoreError> {
         // Rows that come back one by one cost more than the insert itself, so they are asked for only where a call was
         // shipped before: after a crash between the commit and its answer.
-        match self.take_as(Hope::AllNew, node, shipment, &mut held).await? {
+        match self.take_as(Hope::AllNew, node, shipment, held).await? {
             Some(inserted) => Ok(inserted),
-            None => Ok(self.take_as(Hope::SomeNew, node, shipment, &mut held).await?.unwrap_or(0)),
+            None => Ok(self.take_as(Hope::SomeNew, node, shipment, held).await?.unwrap_or(0)),
         }
     }
 
@@ -94,7 +110,7 @@ impl Store {
         shipment: &Shipment,
         held: &mut Option<Pending>,
     ) -> Result<Option<usize>, StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.write().await?;
         let mut pending = Pending::take(held, &mut transaction, node).await?;
         let Some(inserted) = insert(&mut transaction, hope, &shipment.calls, &mut pending).await? else {
             return Ok(None);
@@ -130,8 +146,18 @@ impl Store {
         if !is_wanted {
             return Ok(());
         }
-        let mut transaction = self.write().await?;
-        let mut pending = Pending::take(&mut held, &mut transaction, node).await?;
+        let mut tries = 1;
+        loop {
+            let merged = self.database.book(self.merge_once(node, &mut held)).await;
+            if !is_worth_another_try(&merged, &mut tries).await {
+                return merged;
+            }
+        }
+    }
+
+    async fn merge_once(&self, node: &str, held: &mut Option<Pending>) -> Result<(), StoreError> {
+        let mut transaction = self.database.write().await?;
+        let mut pending = Pending::take(held, &mut transaction, node).await?;
         let crossings = merge(&mut transaction, &mut pending).await?;
         sqlx::query("UPDATE checkpoints SET merged_through = $1 WHERE node = $2")
             .bind(pending.merged_through)
@@ -139,7 +165,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        self.keep(&mut held, pending, &crossings);
+        self.keep(held, pending, &crossings);
         Ok(())
     }
 
@@ -163,7 +189,7 @@ impl Store {
     pub async fn checkpoint(&self, node: &str) -> Result<Option<Checkpoint>, StoreError> {
         let row = sqlx::query("SELECT segment, byte_offset FROM checkpoints WHERE node = $1")
             .bind(node)
-            .fetch_optional(&self.reader)
+            .fetch_optional(&self.database.reader)
             .await?;
         let Some(row) = row else {
             return Ok(None);
@@ -229,7 +255,7 @@ async fn insert_new_calls(
     pending: &mut Pending,
 ) -> Result<bool, StoreError> {
     let mut query = insertion(&pending.node, pending.last_seq + 1, calls);
-    let inserted = query.build().execute(connection).await?.rows_affected();
+    let inserted = query.on(connection).execute(connection).await?.rows_affected();
     if inserted < calls.len() as u64 {
         return Ok(false);
     }
@@ -245,7 +271,7 @@ async fn insert_calls(
 ) -> Result<usize, StoreError> {
     let mut query = insertion(&pending.node, pending.last_seq + 1, calls);
     query.push(" RETURNING request_id");
-    let rows = query.build().fetch_all(connection).await?;
+    let rows = query.on(connection).fetch_all(connection).await?;
     let mut new = HashSet::with_capacity(rows.len());
     for row in &rows {
         new.insert(row.try_get::<&str, _>("request_id")?);

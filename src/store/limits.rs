@@ -5,6 +5,7 @@ use super::changes::Change;
 use super::ledger::{Tail, Whose};
 use super::quotas::{self, QuotaKind, QuotaRow, Thresholds, plain_window, window_columns};
 use super::{Connection, Engine, Store, StoreError, keys, organisations, projects};
+use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::Glob;
 use filters::lease::Increase;
@@ -166,7 +167,7 @@ impl Store {
         changes: &[LimitChange],
         now: EpochMs,
     ) -> Result<Vec<QuotaRow>, StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         check_owner(&mut transaction, owner).await?;
         let owners = [owner.to_string()];
         for change in changes {
@@ -190,7 +191,7 @@ impl Store {
 
     /// The limits of an owner, in the order in which they were first set.
     pub async fn limits(&self, owner: Owner, now: EpochMs) -> Result<Vec<QuotaRow>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let tail = Tail::read(&mut snapshot, owner.whose()).await?;
         quotas::read_with(&mut snapshot, &[owner.to_string()], &tail, now).await
     }
@@ -251,7 +252,7 @@ pub(super) async fn set(
              increase_until_ms = excluded.increase_until_ms, thresholds = excluded.thresholds, removed_ms = NULL \
              RETURNING id, strict, limit_value, increase_value, increase_until_ms",
         );
-        let rows = query.build().fetch_all(&mut *connection).await?;
+        let rows = query.on(connection).fetch_all(&mut *connection).await?;
         let mut history = QueryBuilder::<Engine>::new(
             "INSERT INTO limit_history (quota, at_ms, strict, limit_value, increase_value, until_ms) ",
         );
@@ -265,7 +266,7 @@ pub(super) async fn set(
         history.push_values(entries, |mut row, ((id, strict, limit), (amount, until))| {
             row.push_bind(id).push_bind(now.0).push_bind(strict).push_bind(limit).push_bind(amount).push_bind(until);
         });
-        history.build().execute(&mut *connection).await?;
+        history.on(connection).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -306,7 +307,7 @@ mod tests {
     async fn history(books: &Books, quota: filters::id::QuotaId) -> Vec<Entry> {
         let statement = "SELECT at_ms, strict, limit_value, increase_value, until_ms FROM limit_history \
                          WHERE quota = $1 ORDER BY at_ms, id";
-        sqlx::query_as(statement).bind(quota.0).fetch_all(&books.store.reader).await.expect("read")
+        sqlx::query_as(statement).bind(quota.0).fetch_all(&books.store.database.reader).await.expect("read")
     }
 
     fn monthly(amount: Option<Amount>) -> LimitChange {

@@ -5,6 +5,7 @@ use super::key_cache::{Entry, Shared, lock};
 use super::keys::{self, KeyRecord};
 use super::quotas::{self, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, StoreError, push_list};
+use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::{Key, Lookup};
 use filters::ports::StoreUnavailable;
@@ -128,7 +129,11 @@ impl Shared {
     }
 
     async fn read(&self, wanted: Wanted<'_>) -> Result<Vec<LoadedKey>, StoreError> {
-        let mut snapshot = self.store.snapshot().await?;
+        self.store.database.in_time(self.read_slowly(wanted)).await
+    }
+
+    async fn read_slowly(&self, wanted: Wanted<'_>) -> Result<Vec<LoadedKey>, StoreError> {
+        let mut snapshot = self.store.database.snapshot().await?;
         let mut query = QueryBuilder::<Engine>::new(keys::SELECT);
         match wanted {
             Wanted::Lookups(lookups) => {
@@ -140,7 +145,7 @@ impl Shared {
                 push_list(&mut query, ids, KeyId::to_string);
             }
         }
-        let rows = query.build().fetch_all(&mut *snapshot).await?;
+        let rows = query.on(&snapshot).fetch_all(&mut *snapshot).await?;
         let records = rows.iter().map(keys::read_row);
         with_quotas(&mut snapshot, records.collect::<Result<_, _>>()?).await
     }

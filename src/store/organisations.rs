@@ -56,7 +56,7 @@ impl Store {
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
         let id = OrgId(bits(now, random));
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         sqlx::query("INSERT INTO organisations (id, name, created_ms) VALUES ($1, $2, $3)")
             .bind(id.to_string())
             .bind(name)
@@ -74,7 +74,7 @@ impl Store {
     /// One organisation.
     pub async fn organisation(&self, id: OrgId) -> Result<OrganisationRecord, StoreError> {
         let query = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE o.id = $1")));
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let row = query.bind(id.to_string()).fetch_optional(&mut *snapshot).await?;
         let tail = Tail::read(&mut snapshot, Whose::Org(id)).await?;
         read_row(&row.ok_or_else(|| unknown(id))?, &tail)
@@ -83,7 +83,7 @@ impl Store {
     /// Organisations in the order in which they were made, those after `after`, at most `limit`.
     pub async fn organisations(&self, after: Option<OrgId>, limit: u32) -> Result<Vec<OrganisationRecord>, StoreError> {
         let text = format!("{SELECT} WHERE o.id > $1 ORDER BY o.id LIMIT $2");
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(after.map(|id| id.to_string()).unwrap_or_default())
             .bind(i64::from(limit))
@@ -104,7 +104,7 @@ impl Store {
         if amount <= NanoUsd::ZERO {
             return Err(StoreError::Refused("a top-up must be more than 0 dollars"));
         }
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         let credits = credits_of(&mut transaction, org).await?;
         let total = credits
             .0
@@ -128,7 +128,7 @@ impl Store {
 
     /// Refuses an organisation's keys from now on, or lets them in again.
     pub async fn suspend_organisation(&self, org: OrgId, suspended: bool, now: EpochMs) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         let changed = sqlx::query("UPDATE organisations SET suspended_ms = $1 WHERE id = $2")
             .bind(suspended.then_some(now.0))
             .bind(org.to_string())
@@ -187,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn top_ups_add_up_to_the_balance() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).await.expect("a store");
+        let store = crate::store::fixture::open(dir.path()).await;
         let made = store.create_organisation("Acme", NOW).await.expect("made");
         assert_eq!((made.name.as_str(), made.balance()), ("Acme", NanoUsd::ZERO));
         for amount in [5, 7] {
@@ -202,7 +202,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_added_changes_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(dir.path()).await.expect("a store");
+        let store = crate::store::fixture::open(dir.path()).await;
         let org = store.create_organisation("Acme", NOW).await.expect("made").id;
         store.top_up(org, NanoUsd::MAX, "all", NOW).await.expect("topped up");
         for amount in [NanoUsd(1), NanoUsd(0), NanoUsd(-1)] {
@@ -211,8 +211,10 @@ mod tests {
         }
         let stranger = store.top_up(OrgId(9), NanoUsd(1), "", NOW).await;
         assert!(matches!(stranger, Err(StoreError::NotFound(_))));
-        let credits: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM credits").fetch_one(&store.reader).await.expect("a number");
+        let credits: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM credits")
+            .fetch_one(&store.database.reader)
+            .await
+            .expect("a number");
         assert_eq!(credits, 1);
     }
 }

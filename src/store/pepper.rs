@@ -2,7 +2,7 @@
 
 use super::{StoreError, file_error};
 use filters::key::Pepper;
-use sqlx::SqlitePool;
+use sqlx::AnyPool;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,58 +13,73 @@ const PEPPER_BYTES: usize = 32;
 /// A text whose lookup id tells one pepper from another without showing either.
 const PROBE: &str = "which pepper is this";
 
-/// Loads `DIR/pepper`. A new store makes one; an old store without its own refuses, because every key would be unknown.
-pub(super) async fn open(data_dir: &Path, writer: &SqlitePool) -> Result<Pepper, StoreError> {
-    let path = data_dir.join("pepper");
-    let refuse = |problem| StoreError::Pepper { path: path.clone(), problem };
-    let known: Option<String> =
-        sqlx::query_scalar("SELECT content FROM meta WHERE name = 'pepper_probe'").fetch_optional(writer).await?;
-    if known.is_none() {
-        create(data_dir, &path)?;
+/// What becomes of a new store without a pepper.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum IfNone {
+    /// One is made.
+    Make,
+    /// Nothing: every node must have the same, so somebody has to give it to them.
+    Refuse,
+}
+
+/// Loads the pepper. An old store without its own refuses, because every key would be unknown.
+pub(super) async fn open(path: &Path, if_none: IfNone, writer: &AnyPool) -> Result<Pepper, StoreError> {
+    let refuse = |problem| StoreError::Pepper { path: path.to_owned(), problem };
+    let known = read_probe(writer).await?;
+    if known.is_none() && if_none == IfNone::Make {
+        create(path)?;
     }
-    let text = match fs::read_to_string(&path) {
+    let text = match fs::read_to_string(path) {
         Ok(text) => text,
+        Err(cause) if cause.kind() == ErrorKind::NotFound && known.is_none() => {
+            return Err(refuse("there is no pepper: make one with `openssl rand -hex 32` and give it to every node"));
+        }
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
             return Err(refuse(
                 "the pepper is missing, and without it no key can be found: restore it from the backup",
             ));
         }
-        Err(cause) => return Err(file_error(&path, cause)),
+        Err(cause) => return Err(file_error(path, cause)),
     };
     let secret = decode_hex(text.trim())
         .filter(|bytes| bytes.len() >= PEPPER_BYTES)
         .ok_or_else(|| refuse("the pepper is not at least 64 hexadecimal digits: restore it from the backup"))?;
     let pepper = Pepper::new(&secret).map_err(refuse)?;
     let probe = encode_hex(&pepper.lookup(PROBE).0);
-    match known {
-        Some(known) if known != probe => {
-            Err(refuse("this is not the pepper that the store's keys were made with: restore it from the backup"))
-        }
-        Some(_) => Ok(pepper),
-        None => {
-            sqlx::query("INSERT INTO meta (name, content) VALUES ('pepper_probe', $1)")
-                .bind(probe)
-                .execute(writer)
-                .await?;
-            Ok(pepper)
-        }
+    if known.is_none() {
+        // Another node may have said first which one it is.
+        sqlx::query("INSERT INTO meta (name, content) VALUES ('pepper_probe', $1) ON CONFLICT (name) DO NOTHING")
+            .bind(&*probe)
+            .execute(writer)
+            .await?;
+    }
+    if read_probe(writer).await?.is_some_and(|known| known == probe) {
+        Ok(pepper)
+    } else {
+        Err(refuse("this is not the pepper that the store's keys were made with: restore it from the backup"))
     }
 }
 
+async fn read_probe(writer: &AnyPool) -> Result<Option<String>, StoreError> {
+    let probe = "SELECT content FROM meta WHERE name = 'pepper_probe'";
+    Ok(sqlx::query_scalar(probe).fetch_optional(writer).await?)
+}
+
 /// Makes the file unless there is one. It appears whole or not at all: it is written under another name, then linked.
-fn create(data_dir: &Path, path: &Path) -> Result<(), StoreError> {
+fn create(path: &Path) -> Result<(), StoreError> {
     if path.exists() {
         return Ok(());
     }
     let mut secret = [0u8; PEPPER_BYTES];
     getrandom::fill(&mut secret)?;
-    let draft = data_dir.join(format!("pepper.{}", std::process::id()));
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let draft = path.with_extension(std::process::id().to_string());
     let made = write_private(&draft, &encode_hex(&secret))
         .and_then(|()| match fs::hard_link(&draft, path) {
             Err(cause) if cause.kind() != ErrorKind::AlreadyExists => Err(cause),
             _ => Ok(()),
         })
-        .and_then(|()| File::open(data_dir)?.sync_all());
+        .and_then(|()| File::open(directory)?.sync_all());
     // The draft is of no use either way; if it can't be removed, the link stands all the same.
     let _ = fs::remove_file(&draft);
     made.map_err(|cause| file_error(path, cause))

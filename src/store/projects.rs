@@ -52,7 +52,7 @@ impl Store {
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
         let id = ProjectId(bits(now, random));
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.change().await?;
         organisations::must_exist(&mut transaction, org).await?;
         sqlx::query("INSERT INTO projects (id, org, name, created_ms) VALUES ($1, $2, $3, $4)")
             .bind(id.to_string())
@@ -70,7 +70,7 @@ impl Store {
 
     /// One project.
     pub async fn project(&self, id: ProjectId, now: EpochMs) -> Result<ProjectRecord, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let text = format!("{SELECT} WHERE p.id = $1 GROUP BY p.id, p.org, p.name, p.created_ms");
         let row = sqlx::query(sqlx::AssertSqlSafe(text)).bind(id.to_string()).fetch_optional(&mut *snapshot).await?;
         let mut records = with_limits(&mut snapshot, Vec::from_iter(row), now).await?;
@@ -85,7 +85,7 @@ impl Store {
         after: Option<ProjectId>,
         now: EpochMs,
     ) -> Result<Vec<ProjectRecord>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.snapshot().await?;
         let text = format!(
             "{SELECT} WHERE p.org = $1 AND p.id > $2 GROUP BY p.id, p.org, p.name, p.created_ms ORDER BY p.id LIMIT $3"
         );
@@ -191,7 +191,7 @@ mod tests {
             let total = key.limits.iter().find(|row| row.kind == QuotaKind::Spend).expect("every key has it");
             sqlx::query("INSERT INTO spent (quota, window_start_ms, amount) VALUES ($1, 0, 5)")
                 .bind(total.id.0)
-                .execute(&books.store.writer)
+                .execute(&books.store.database.writer)
                 .await
                 .expect("booked");
         }

@@ -3,6 +3,7 @@
 
 use super::ledger::Tail;
 use super::{Connection, Engine, Rows, StoreError, push_list};
+use crate::store::engine::On;
 use filters::id::QuotaId;
 use filters::key::Glob;
 use filters::lease::{Increase, Terms};
@@ -206,7 +207,7 @@ pub(super) async fn read(
     let mut query = QueryBuilder::<Engine>::new(SELECT);
     push_list(&mut query, owners, |owner| &**owner);
     query.push(" ORDER BY q.id");
-    let rows = query.build().fetch_all(&mut *connection).await?;
+    let rows = query.on(connection).fetch_all(&mut *connection).await?;
     let mut quotas = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
     count_windows(connection, &mut quotas, now).await?;
     Ok(quotas)
@@ -243,7 +244,7 @@ async fn count_windows(connection: &mut Connection, quotas: &mut [QuotaRow], now
             query.push(" AND quota IN ");
             push_list(&mut query, &ids, |id| *id);
             // Summed up here: an engine's own sum fails where it overflows, and then nobody could read the key.
-            for row in query.build().fetch_all(&mut *connection).await? {
+            for row in query.on(connection).fetch_all(&mut *connection).await? {
                 let (quota, start, amount): (i64, i64, i64) =
                     (row.try_get("quota")?, row.try_get("window_start_ms")?, row.try_get("amount")?);
                 let Some(index) = indexes.iter().find(|index| quotas[**index].id.0 == quota) else { continue };
@@ -324,7 +325,7 @@ mod tests {
                 .bind(row.id.0)
                 .bind(start_ms)
                 .bind(amount)
-                .execute(&books.store.writer)
+                .execute(&books.store.database.writer)
                 .await
                 .expect("booked");
         }
@@ -371,7 +372,7 @@ mod tests {
         for broken in ["kind = 'images'", "unit = 'fortnight'", "zone = 'Mars/Olympus'", "thresholds = 'often'"] {
             let (books, _) = charged("calendar day UTC", &[]).await;
             let statement = format!("UPDATE quotas SET {broken} WHERE unit = 'day'");
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&books.store.writer).await.expect("broken");
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&books.store.database.writer).await.expect("broken");
             let read = books.store.key(books.key, NOW).await;
             assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{broken}: {read:?}");
         }

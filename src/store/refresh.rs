@@ -6,6 +6,7 @@ use super::key_cache::{Entry, Shared, TICK, lock};
 use super::live_quotas::Booked;
 use super::loader::Wanted;
 use super::{Engine, LIST_MAX, StoreError, push_list, quotas};
+use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::key::{Key, Lookup};
 use filters::time::EpochMs;
@@ -62,8 +63,8 @@ impl Shared {
     async fn follow_changes(&self) -> Result<(), StoreError> {
         let mut following = self.following.lock().await;
         let Following { feed, unapplied } = &mut *following;
-        let mut reader = self.store.reader.acquire().await?;
-        unapplied.extend(feed.poll(&mut reader).await?);
+        let mut reader = self.store.database.reader.acquire().await?;
+        unapplied.extend(self.store.database.in_time(feed.poll(&mut reader)).await?);
         drop(reader);
         let changes = unapplied.as_slice();
         if changes.is_empty() {
@@ -81,7 +82,7 @@ impl Shared {
         }
         let balances: Vec<String> = changes.iter().filter_map(changed_balance).collect();
         for orgs in balances.chunks(LIST_MAX) {
-            let mut reader = self.store.reader.acquire().await?;
+            let mut reader = self.store.database.reader.acquire().await?;
             for row in quotas::read(&mut reader, orgs, crate::clock::now()).await? {
                 lock(&self.quotas).set_limit(&row);
             }
@@ -179,18 +180,18 @@ impl Shared {
     }
 
     async fn booked(&self, ids: &[QuotaId]) -> Result<Booked, StoreError> {
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.store.database.snapshot().await?;
         let mut booked = Booked::default();
         let mut query =
             QueryBuilder::<Engine>::new("SELECT quota, amount FROM spent WHERE window_start_ms = 0 AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
-        for row in query.build().fetch_all(&mut *snapshot).await? {
+        for row in query.on(&snapshot).fetch_all(&mut *snapshot).await? {
             booked.spent.insert(QuotaId(row.try_get("quota")?), row.try_get("amount")?);
         }
         let mut query = QueryBuilder::<Engine>::new("SELECT quota, period_ms, shipped FROM leases WHERE node = ");
         query.push_bind(&*self.node).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
-        for row in query.build().fetch_all(&mut *snapshot).await? {
+        for row in query.on(&snapshot).fetch_all(&mut *snapshot).await? {
             let period = EpochMs(row.try_get("period_ms")?);
             booked.shipped.insert((QuotaId(row.try_get("quota")?), period), row.try_get("shipped")?);
         }

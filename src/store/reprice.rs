@@ -72,7 +72,7 @@ impl Store {
         selection: Selection,
         price_of: impl Fn(Served<'_>) -> Option<&'a Price>,
     ) -> Result<BTreeMap<String, Repriced>, StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.long_snapshot().await?;
         let kept = read_prices(&mut snapshot).await?;
         let since = selection.since.map_or(i64::MIN, |since| since.0);
         let org = selection.org.map(|org| org.to_string()).unwrap_or_default();

@@ -4,6 +4,7 @@
 
 use super::{Engine, Store, StoreError};
 use crate::clock;
+use crate::store::engine::On;
 use filters::id::KeyId;
 use filters::ports::FreeRequest;
 use filters::time::EpochMs;
@@ -111,7 +112,7 @@ impl NoteWriter {
 
 impl Store {
     async fn insert_requests(&self, requests: &[FreeRequest]) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.write().await?;
         for chunk in requests.chunks(ROWS_PER_INSERT) {
             let mut query = QueryBuilder::<Engine>::new(
                 "INSERT INTO requests (request_id, key_id, org_id, route, model, status, error, limit_source, at_ms) ",
@@ -128,7 +129,7 @@ impl Store {
                     .push_bind(request.at.0);
             });
             // Every length would otherwise have a prepared statement of its own.
-            query.build().persistent(chunk.len() == ROWS_PER_INSERT).execute(&mut *transaction).await?;
+            query.on(&transaction).persistent(chunk.len() == ROWS_PER_INSERT).execute(&mut *transaction).await?;
         }
         Ok(transaction.commit().await?)
     }
@@ -140,7 +141,7 @@ impl Store {
             )
             .bind(before.0)
             .bind(PRUNED_AT_ONCE)
-            .execute(&self.writer)
+            .execute(&self.database.writer)
             .await?;
             if gone.rows_affected() < PRUNED_AT_ONCE.unsigned_abs() {
                 return Ok(());
@@ -195,7 +196,7 @@ mod tests {
 
     async fn noted(books: &Books) -> i64 {
         let count = sqlx::query_scalar("SELECT COUNT(*) FROM requests");
-        count.fetch_one(&books.store.reader).await.expect("a number")
+        count.fetch_one(&books.store.database.reader).await.expect("a number")
     }
 
     #[tokio::test]
@@ -211,7 +212,10 @@ mod tests {
         writer.write_waiting().await;
         assert_eq!(noted(&books).await, 10 + 2 + 1);
         assert_eq!(writer.counts().sampled.load(Relaxed), 238);
-        let row = sqlx::query("SELECT * FROM requests ORDER BY id").fetch_all(&books.store.reader).await.expect("rows");
+        let row = sqlx::query("SELECT * FROM requests ORDER BY id")
+            .fetch_all(&books.store.database.reader)
+            .await
+            .expect("rows");
         assert_eq!(row[0].get::<String, _>("error"), "rate_limit_exceeded");
         assert_eq!(row[0].get::<String, _>("limit_source"), "key_requests_per_minute");
         assert_eq!(row[12].get::<Option<String>, _>("model"), None);

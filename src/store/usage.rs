@@ -115,7 +115,7 @@ impl Store {
             .bind(id)
             .bind(since.0)
             .bind(day_from(since).0)
-            .fetch_all(&self.reader)
+            .fetch_all(&self.database.reader)
             .await?;
         rows.iter().map(|row| read_row(row, grouping)).collect()
     }

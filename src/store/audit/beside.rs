@@ -33,7 +33,7 @@ pub(super) async fn check_beside(snapshot: &mut Transaction, report: &mut AuditR
 impl Store {
     /// Judges attempts and amendments whose calls were not on the books: they may have come there meanwhile, or be `in_journal`.
     pub async fn judge_strays(&self, report: &mut AuditReport, in_journal: &HashSet<CallId>) -> Result<(), StoreError> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.database.long_snapshot().await?;
         for call in std::mem::take(&mut report.strays) {
             let found = sqlx::query("SELECT 1 FROM calls WHERE request_id = $1").bind(call.to_string());
             if !in_journal.contains(&call) && found.fetch_optional(&mut *snapshot).await?.is_none() {

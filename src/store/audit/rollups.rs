@@ -166,7 +166,7 @@ mod tests {
             books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
             let calls: Vec<_> = (0..3).map(|number| books.call(number, 10, 5)).collect();
             books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
-            sqlx::query(statement).execute(&books.store.writer).await.expect(statement);
+            sqlx::query(statement).execute(&books.store.database.writer).await.expect(statement);
             let findings = books.store.audit().await.expect("audited").findings;
             assert_eq!(findings.len(), count, "{statement}: {findings:?}");
             assert!(findings.iter().all(|finding| finding.invariant == Invariant::RollupsAreTheirRows), "{findings:?}");

@@ -7,7 +7,7 @@ use crate::store::journal::Checkpoint;
 use std::os::unix::fs::PermissionsExt;
 
 async fn books() -> Books {
-    let books = Books::open().await;
+    let books = Books::in_a_file().await;
     books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
     books.store.ship("node", &[books.call(0, 10, 5)], Checkpoint::default()).await.expect("shipped");
     books
@@ -146,14 +146,14 @@ async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
     use filters::ports::{Authority, Want};
     use filters::quota::Spend;
     use filters::window::Window;
-    let books = Books::open().await;
+    let books = Books::in_a_file().await;
     let quota = books.call(0, 1, 1).0.shares[0].quota;
     for statement in [
         "UPDATE quotas SET limit_value = 100 WHERE id = $1",
         "INSERT INTO spent (quota, window_start_ms, amount) VALUES ($1, 0, 60)",
         "INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) VALUES ($1, 0, 'a', 10, 0, 60)",
     ] {
-        sqlx::query(statement).bind(quota.0).execute(&books.store.writer).await.expect(statement);
+        sqlx::query(statement).bind(quota.0).execute(&books.store.database.writer).await.expect(statement);
     }
     Leases::new(books.store.clone(), "a").await.expect("entered");
     let second = Leases::new(books.store.clone(), "b").await.expect("entered");
@@ -162,7 +162,7 @@ async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
     second.lease(vec![Want { spend, amount: NanoUsd(60), at: None }]).await.expect("served");
     let granted = "SELECT node, granted FROM leases WHERE quota = $1 ORDER BY node";
     let rows: Vec<(String, i64)> =
-        sqlx::query_as(granted).bind(quota.0).fetch_all(&books.store.reader).await.expect("read");
+        sqlx::query_as(granted).bind(quota.0).fetch_all(&books.store.database.reader).await.expect("read");
     assert_eq!(rows, [("a".to_owned(), 60), ("b".to_owned(), 40)]);
 }
 

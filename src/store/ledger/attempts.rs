@@ -4,6 +4,7 @@ use super::calls::KIND_COLUMNS;
 use super::merge::chunks;
 use super::signed;
 use super::sums::Sums;
+use crate::store::engine::On;
 use crate::store::{Connection, Engine, StoreError};
 use filters::ports::{Amendment, FailedAttempt};
 use sqlx::{QueryBuilder, Row};
@@ -26,7 +27,7 @@ pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttemp
                 .push_bind(attempt.at.0);
         });
         query.push(" ON CONFLICT (request_id, number) DO NOTHING");
-        query.build().execute(&mut *connection).await?;
+        query.on(connection).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -38,7 +39,7 @@ pub(super) async fn insert_amendments(
     sums: &mut Sums,
 ) -> Result<(), StoreError> {
     for chunk in chunks(amendments) {
-        let rows = insertion(chunk).build().fetch_all(&mut *connection).await?;
+        let rows = insertion(chunk).on(connection).fetch_all(&mut *connection).await?;
         let mut new = HashSet::with_capacity(rows.len());
         for row in &rows {
             new.insert((row.try_get::<String, _>("request_id")?, row.try_get::<i64, _>("sequence")?));
@@ -108,7 +109,7 @@ mod tests {
     }
 
     async fn number(books: &Books, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&books.store.reader).await.expect(sql)
+        sqlx::query_scalar(sql).fetch_one(&books.store.database.reader).await.expect(sql)
     }
 
     #[tokio::test]
@@ -163,8 +164,9 @@ mod tests {
         for _ in 0..2 {
             books.store.take("node", &shipment).await.expect("shipped");
         }
-        let rows =
-            sqlx::query("SELECT * FROM all_attempts ORDER BY request_id, number").fetch_all(&books.store.reader).await;
+        let rows = sqlx::query("SELECT * FROM all_attempts ORDER BY request_id, number")
+            .fetch_all(&books.store.database.reader)
+            .await;
         let read = |row: &Rows| {
             let [call, provider]: [String; 2] = ["request_id", "provider"].map(|column| row.get(column));
             let [number, cost, answered]: [i64; 3] = ["number", "cost_nano", "answered"].map(|column| row.get(column));

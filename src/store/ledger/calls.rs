@@ -2,6 +2,7 @@
 
 use super::sums::{Entry, Figures, Sums, figure_columns};
 use super::{signed, unsigned};
+use crate::store::engine::On;
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::ports::{Intent, Share, Terminal};
@@ -121,7 +122,7 @@ pub(super) async fn sum_up(connection: &mut Connection, whose: Whose<'_>) -> Res
         Whose::Org(org) => query.push(" AND c.org_id = ").push_bind(org.to_string()),
     };
     let (mut sums, mut last_seq) = (Sums::default(), 0);
-    let mut rows = query.build().fetch(connection);
+    let mut rows = query.on(connection).fetch(connection);
     while let Some(row) = rows.try_next().await? {
         last_seq = last_seq.max(row.try_get("seq")?);
         let model: Arc<str> = row.try_get::<&str, _>("model")?.into();

@@ -9,6 +9,7 @@ use super::LedgerSettings;
 use super::calls::{Whose, sum_up};
 use super::sums::{Charged, Figures, Sums, Use, figure_columns};
 use super::thresholds::{self, Crossing};
+use crate::store::engine::On;
 use crate::store::{Connection, Engine, StoreError, leases};
 use filters::id::KeyId;
 use filters::ports::Share;
@@ -133,7 +134,7 @@ async fn add_charges(connection: &mut Connection, charges: &[(Share, Charged)]) 
     });
     query.push(" ON CONFLICT (quota, window_start_ms) DO UPDATE SET ");
     push_addition(&mut query, "spent", "amount");
-    query.build().execute(connection).await?;
+    query.on(connection).execute(connection).await?;
     Ok(())
 }
 
@@ -165,7 +166,7 @@ async fn add_usage(connection: &mut Connection, table: Table, usage: &[(Use, Fig
         query.push(if place == 0 { "" } else { ", " });
         push_addition(&mut query, table, column);
     }
-    query.build().execute(connection).await?;
+    query.on(connection).execute(connection).await?;
     Ok(())
 }
 
@@ -178,6 +179,6 @@ async fn put_last_uses(connection: &mut Connection, last: &[(KeyId, EpochMs)]) -
         " ON CONFLICT (key_id) DO UPDATE SET at_ms = \
          CASE WHEN excluded.at_ms > last_used.at_ms THEN excluded.at_ms ELSE last_used.at_ms END",
     );
-    query.build().execute(connection).await?;
+    query.on(connection).execute(connection).await?;
     Ok(())
 }

@@ -13,7 +13,7 @@ pub(in crate::store) type Prices = HashMap<PriceId, Price>;
 impl Store {
     /// Keeps versions of prices, so that charges made with them can be computed again. To be called before they are used.
     pub async fn remember_prices(&self, prices: &[(PriceId, Price)]) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.write().await?;
         for (id, price) in prices {
             let content =
                 serde_json::to_string(price).map_err(|cause| StoreError::Sql(sqlx::Error::Encode(Box::new(cause))))?;

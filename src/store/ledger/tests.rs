@@ -56,7 +56,7 @@ async fn what_was_used_is_read_back_by_kind() {
     let mut call = books.call(1, 10, 5);
     call.1.usage.counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
     books.store.ship("node", &[call.clone()], Checkpoint::default()).await.expect("shipped");
-    let row = sqlx::query("SELECT * FROM calls").fetch_one(&books.store.reader).await.expect("a row");
+    let row = sqlx::query("SELECT * FROM calls").fetch_one(&books.store.database.reader).await.expect("a row");
     assert_eq!(read_usage(&row).expect("counts"), call.1.usage);
     let totals: (i64, i64) = (row.get("input_tokens"), row.get("output_tokens"));
     assert_eq!(totals, (21, 34));
@@ -117,8 +117,10 @@ async fn prices_are_kept_once_by_content() {
     for _ in 0..2 {
         books.store.remember_prices(&known).await.expect("kept");
     }
-    let content: String =
-        sqlx::query_scalar("SELECT content FROM prices").fetch_one(&books.store.reader).await.expect("one row");
+    let content: String = sqlx::query_scalar("SELECT content FROM prices")
+        .fetch_one(&books.store.database.reader)
+        .await
+        .expect("one row");
     let read: Price = serde_json::from_str(&content).expect("a price");
     assert_eq!(read.id(), price().id());
 }
@@ -137,7 +139,7 @@ async fn crowded(settings: LedgerSettings) -> (Books, Vec<KeyId>) {
 /// One call of each key, from a number on, a few hours apart.
 async fn calls_of(books: &Books, keys: &[KeyId], first: u128) -> Vec<(Intent, Terminal)> {
     let quotas = "SELECT owner, id FROM quotas WHERE kind IN ('spend', 'balance')";
-    let rows = sqlx::query(quotas).fetch_all(&books.store.reader).await.expect("quotas");
+    let rows = sqlx::query(quotas).fetch_all(&books.store.database.reader).await.expect("quotas");
     let quotas: HashMap<String, i64> = rows.iter().map(|row| (row.get("owner"), row.get("id"))).collect();
     let share = |owner: String| Share { quota: QuotaId(quotas[&owner]), period: EpochMs(0) };
     let call = |(key, number): (&KeyId, u128)| {
@@ -152,12 +154,12 @@ async fn calls_of(books: &Books, keys: &[KeyId], first: u128) -> Vec<(Intent, Te
 
 async fn count(books: &Books, table: &str) -> i64 {
     let text = format!("SELECT COUNT(*) FROM {table}");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(text)).fetch_one(&books.store.reader).await.expect("a number")
+    sqlx::query_scalar(sqlx::AssertSqlSafe(text)).fetch_one(&books.store.database.reader).await.expect("a number")
 }
 
 /// What others see, whether or not sums wait.
 async fn seen(books: &Books, key: KeyId) -> (NanoUsd, NanoUsd, Option<EpochMs>, Vec<UsageSum>) {
-    let other = Store::open(books.dir.path()).await.expect("the same store");
+    let other = crate::store::fixture::open(books.dir.path()).await;
     let findings = other.audit().await.expect("audited").findings;
     assert_eq!(findings, []);
     let shown = other.key(key, NOW).await.expect("the key");
@@ -202,12 +204,12 @@ async fn sums_that_waited_when_the_process_died_are_counted_once() {
     let (books, keys) = crowded(WAITING).await;
     let calls = calls_of(&books, &keys, 0).await;
     books.store.ship("node", &calls[..300], Checkpoint::default()).await.expect("shipped");
-    let died = Store::open(books.dir.path()).await.expect("a store").with_ledger_settings(WAITING);
+    let died = crate::store::fixture::open(books.dir.path()).await.with_ledger_settings(WAITING);
     // The journal hands some of them over again.
     assert_eq!(died.ship("node", &calls[250..], Checkpoint::default()).await.expect("shipped"), 100);
     let waiting = seen(&books, keys[7]).await;
     assert_eq!(waiting.1, NanoUsd(calls[0].1.charge.0 * 400));
-    let again = Store::open(books.dir.path()).await.expect("a store");
+    let again = crate::store::fixture::open(books.dir.path()).await;
     again.merge("node", Merge::All).await.expect("merged");
     assert_eq!(count(&books, "spent").await, 401);
     assert_eq!(seen(&books, keys[7]).await, waiting);
@@ -219,7 +221,7 @@ async fn a_shipment_that_failed_leaves_no_sum_behind() {
     let calls = calls_of(&books, &keys, 0).await;
     books.store.ship("node", &calls[..300], Checkpoint::default()).await.expect("shipped");
     let rename = async |text: &'static str| {
-        sqlx::query(text).execute(&books.store.writer).await.expect(text);
+        sqlx::query(text).execute(&books.store.database.writer).await.expect(text);
     };
     rename("ALTER TABLE checkpoints RENAME TO hidden").await;
     assert!(books.store.ship("node", &calls[300..], Checkpoint::default()).await.is_err());
@@ -247,7 +249,7 @@ async fn a_threshold_is_told_once_a_period() {
     let books = Books::open().await;
     let told = async || {
         let rows = sqlx::query("SELECT percent, org_id, limit_value FROM events ORDER BY id");
-        let rows = rows.fetch_all(&books.store.reader).await.expect("events");
+        let rows = rows.fetch_all(&books.store.database.reader).await.expect("events");
         assert!(rows.iter().all(|row| row.get::<String, _>("org_id") == books.org.to_string()));
         rows.iter().map(|row| (row.get("percent"), row.get("limit_value"))).collect::<Vec<(i64, i64)>>()
     };
@@ -275,10 +277,10 @@ async fn a_threshold_is_told_once_a_period() {
 
 #[tokio::test]
 async fn books_of_an_earlier_release_have_their_sums() {
-    let books = Books::open().await;
+    let books = Books::in_a_file().await;
     let calls: Vec<_> = (0..5).map(|number| books.call(number, 10, 5)).collect();
     books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
-    let mut writer = books.store.writer.acquire().await.expect("a connection");
+    let mut writer = books.store.database.writer.acquire().await.expect("a connection");
     let backwards = "DROP TABLE usage_hours; DROP TABLE usage_days; DROP TABLE last_used; DROP TABLE events; \
          DROP TABLE requests; DROP INDEX calls_in_order; ALTER TABLE calls DROP COLUMN seq; \
          ALTER TABLE calls DROP COLUMN shares; ALTER TABLE checkpoints DROP COLUMN merged_through; \
@@ -383,7 +385,7 @@ async fn charge_to(books: &Books, number: u128, share: Share, charge: i64) {
 async fn events(books: &Books, quota: QuotaId) -> Vec<(i64, i64, i64)> {
     sqlx::query_as("SELECT percent, period_ms, spent FROM events WHERE quota = $1 ORDER BY id")
         .bind(quota.0)
-        .fetch_all(&books.store.reader)
+        .fetch_all(&books.store.database.reader)
         .await
         .expect("events")
 }
@@ -425,11 +427,12 @@ async fn what_waits_is_leased_until_it_is_spent() {
         "INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) VALUES ($1, 0, 'node', 9, 0, 0)",
     )
     .bind(quota.0)
-    .execute(&books.store.writer)
+    .execute(&books.store.database.writer)
     .await
     .expect("leased");
     let shipped = async || {
-        let shipped = sqlx::query_scalar::<_, i64>("SELECT shipped FROM leases").fetch_one(&books.store.reader).await;
+        let shipped =
+            sqlx::query_scalar::<_, i64>("SELECT shipped FROM leases").fetch_one(&books.store.database.reader).await;
         shipped.expect("a lease")
     };
     books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
@@ -448,7 +451,7 @@ async fn what_waits_is_shown_of_projects_and_windows() {
     let quota = books.store.change_limits(owner, &[change], NOW).await.expect("set")[0].id;
     for key in &keys[..2] {
         let moved = sqlx::query("UPDATE keys SET project = $1 WHERE id = $2").bind(project.to_string());
-        moved.bind(key.to_string()).execute(&books.store.writer).await.expect("moved");
+        moved.bind(key.to_string()).execute(&books.store.database.writer).await.expect("moved");
     }
     let mut calls = calls_of(&books, &keys, 0).await;
     for ((intent, _), minutes) in calls[..2].iter_mut().zip([0, 5]) {

@@ -3,6 +3,7 @@
 
 use super::merge::chunks;
 use super::sums::Charged;
+use crate::store::engine::On;
 use crate::store::quotas::{Thresholds, read_terms, read_window};
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{OrgId, QuotaId};
@@ -89,7 +90,7 @@ async fn read_candidates(
          AND (s.amount >= q.limit_value - q.limit_value / 2 OR q.increase_value IS NOT NULL OR q.align = 'rolling' \
          OR q.thresholds <> '50,80,100') ORDER BY 1, 2",
     );
-    let rows = query.build().fetch_all(connection).await?;
+    let rows = query.on(connection).fetch_all(connection).await?;
     let candidates = rows.iter().map(|row| read_candidate(row, now)).collect::<Result<Vec<_>, _>>()?;
     Ok(candidates.into_iter().filter(|candidate| candidate.limit > 0).collect())
 }
@@ -121,7 +122,7 @@ async fn read_standings(connection: &mut Connection, candidates: &[Candidate]) -
          (SELECT CAST(COALESCE(MAX(e.percent), 0) AS BIGINT) FROM events e WHERE e.quota = c.quota \
          AND e.period_ms >= c.from_ms AND e.period_ms <= c.period_ms) AS told FROM counted c ORDER BY c.place",
     );
-    let rows = query.build().fetch_all(connection).await?;
+    let rows = query.on(connection).fetch_all(connection).await?;
     rows.iter().map(read_standing).collect()
 }
 

@@ -1,5 +1,6 @@
 //! The table of objects.
 
+use crate::store::engine::On;
 use crate::store::ledger::{read_price_id, read_shares, read_usage};
 use crate::store::{Connection, Engine, Rows, Store, StoreError, parsed, push_list};
 use filters::id::OrgId;
@@ -30,7 +31,7 @@ pub(in crate::store) async fn insert(connection: &mut Connection, objects: &[Obj
                 .push_bind(object.at.0);
         });
         query.push(" ON CONFLICT (id, provider) DO NOTHING");
-        query.build().execute(&mut *connection).await?;
+        query.on(connection).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -41,12 +42,13 @@ impl Store {
         let mut query = QueryBuilder::<Engine>::new(format!("SELECT {COLUMNS} FROM objects WHERE org_id = "));
         query.push_bind(org.to_string()).push(" AND deleted_ms IS NULL AND id IN ");
         push_list(&mut query, ids, |id| *id);
-        let rows = query.build().fetch_all(&self.reader).await?;
+        let mut reader = self.database.reader.acquire().await?;
+        let rows = query.on(&reader).fetch_all(&mut *reader).await?;
         rows.iter().map(read).collect()
     }
 
     pub(super) async fn describe_object(&self, file: &Object, description: &Description) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.write().await?;
         insert(&mut transaction, std::slice::from_ref(file)).await?;
         sqlx::query("UPDATE objects SET purpose = $1, content = $2 WHERE id = $3 AND provider = $4 AND org_id = $5")
             .bind(description.purpose.as_deref())
@@ -60,7 +62,7 @@ impl Store {
     }
 
     pub(super) async fn forget_object(&self, object: &Object, now: EpochMs) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
+        let mut transaction = self.database.write().await?;
         insert(&mut transaction, std::slice::from_ref(object)).await?;
         sqlx::query(
             "UPDATE objects SET deleted_ms = $1, purpose = NULL, content = NULL \
@@ -82,7 +84,7 @@ impl Store {
              WHERE o.kind = 'background response' AND o.made_ms >= $1 AND o.deleted_ms IS NULL \
              AND c.outcome IN ('recovered', 'abandoned') \
              AND NOT EXISTS (SELECT 1 FROM amendments a WHERE a.request_id = o.request_id) LIMIT $2";
-        let rows = sqlx::query(statement).bind(since.0).bind(UNREAD_MAX).fetch_all(&self.reader).await?;
+        let rows = sqlx::query(statement).bind(since.0).bind(UNREAD_MAX).fetch_all(&self.database.reader).await?;
         let unread = |row: &Rows| {
             let (usage, shares) = (read_usage(row)?, read_shares(row)?);
             let charge = NanoUsd(row.try_get("charge_nano")?);
@@ -112,7 +114,8 @@ impl Store {
         }
         query.push(format!(" ORDER BY made_ms {order}, id {order} LIMIT "));
         query.push_bind(i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1));
-        let rows = query.build().fetch_all(&self.reader).await?;
+        let mut reader = self.database.reader.acquire().await?;
+        let rows = query.on(&reader).fetch_all(&mut *reader).await?;
         let has_more = rows.len() > page.limit;
         let contents = rows.iter().take(page.limit).map(|row| row.try_get("content")).collect::<Result<_, _>>()?;
         Ok(Files { contents, has_more })

@@ -31,7 +31,7 @@ fn description(purpose: &str, id: &str) -> Description {
 async fn book(books: &Books) -> (ObjectBook, ObjectBook, Arc<Journal>) {
     let (journal, _) = Journal::open(Settings::in_dir(books.dir.path()), None, NOW).expect("a journal");
     let journal = Arc::new(journal);
-    let another = Store::open(books.dir.path()).await.expect("a store");
+    let another = crate::store::fixture::open(books.dir.path()).await;
     (
         ObjectBook::new(books.store.clone(), Arc::clone(&journal)),
         ObjectBook::new(another, Arc::clone(&journal)),
