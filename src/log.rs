@@ -37,8 +37,8 @@ impl Log {
         let queue = Arc::clone(&log.0);
         std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_to(std::io::stderr()))?;
         let level = LevelFilter::from_str(&settings.level).unwrap_or(LevelFilter::INFO);
-        let of_pingora = level.min(LevelFilter::WARN);
-        let wanted = Targets::new().with_default(level).with_targets(PINGORA.map(|target| (target, of_pingora)));
+        let of_others = level.min(LevelFilter::WARN);
+        let wanted = Targets::new().with_default(level).with_targets(OTHERS.map(|target| (target, of_others)));
         let registry = tracing_subscriber::registry().with(wanted);
         let _ = match settings.format {
             LogFormat::Json => registry.with(JsonLines(log.clone())).try_init(),
@@ -62,8 +62,8 @@ impl Log {
     }
 }
 
-/// Its connection-level chatter is not ours.
-const PINGORA: [&str; 2] = ["pingora_core", "pingora_proxy"];
+/// Their connection-level chatter is not ours.
+const OTHERS: [&str; 3] = ["pingora_core", "pingora_proxy", "sqlx"];
 
 impl<'a> MakeWriter<'a> for Log {
     type Writer = Lines<'a>;
