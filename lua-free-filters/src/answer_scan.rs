@@ -107,9 +107,19 @@ enum Place {
     /// Inside a member's name.
     Name { escaped: bool },
     /// Inside a value through which no way leads.
-    Value { leaf: Option<usize>, depth: u32, string: bool, escaped: bool },
+    Value(Inside),
     /// Behind the text, or in one that is no JSON.
     Beyond,
+}
+
+/// How deep the scan stands in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inside {
+    /// The wanted member that the value is, if more of it is wanted.
+    leaf: Option<usize>,
+    depth: u32,
+    string: bool,
+    escaped: bool,
 }
 
 impl AnswerScanner {
@@ -189,10 +199,7 @@ impl AnswerScanner {
         match self.place {
             Place::Beyond => chunk.len(),
             Place::Name { escaped } => self.read_name(escaped, chunk, at),
-            Place::Value { leaf, depth, string: true, escaped } => {
-                self.read_string(leaf, depth, escaped, &chunk[at..]) + at
-            }
-            Place::Value { leaf, depth, .. } => self.read_value(leaf, depth, chunk, at),
+            Place::Value(inside) => self.read_value(inside, chunk, at),
             Place::BeforeValue | Place::BeforeName | Place::After => self.read_structure(chunk[at], at),
         }
     }
@@ -213,7 +220,7 @@ impl AnswerScanner {
             (b'{' | b'[', Place::BeforeValue) if self.leaf.is_none() && self.leads_on() => self.enter(byte == b'{'),
             (_, Place::BeforeValue) if self.open > 0 => {
                 self.value.clear();
-                self.place = Place::Value { leaf: self.leaf.take(), depth: 0, string: false, escaped: false };
+                self.place = Place::Value(Inside { leaf: self.leaf.take(), depth: 0, string: false, escaped: false });
                 return at;
             }
             _ => self.place = Place::Beyond,
@@ -247,13 +254,19 @@ impl AnswerScanner {
     fn read_name(&mut self, escaped: bool, chunk: &[u8], from: usize) -> usize {
         let (end, is_over, escaped) = string_end(escaped, &chunk[from..]);
         let text = &chunk[from..from + end];
+        if is_over && self.name.is_empty() {
+            // The whole name in one chunk, as names mostly come: no copy.
+            self.choose(&text[..end - 1]);
+            return from + end;
+        }
         // Names of ours are short; what is cut off only must not become one of them.
         let room = NAME_BYTES_MAX.saturating_sub(self.name.len());
         self.name.extend_from_slice(&text[..text.len().min(room)]);
         if is_over {
-            self.name.pop_if(|last| *last == b'"');
-            self.choose();
-            self.place = Place::After;
+            let mut name = std::mem::take(&mut self.name);
+            name.pop_if(|last| *last == b'"');
+            self.choose(&name);
+            self.name = name;
         } else {
             self.place = Place::Name { escaped };
         }
@@ -261,13 +274,12 @@ impl AnswerScanner {
     }
 
     /// Where the member of this name leads.
-    fn choose(&mut self) {
+    fn choose(&mut self, name: &[u8]) {
         let level = self.levels[self.open - 1];
         let (names, mut alive) = (usize::from(level.names), 0);
         self.leaf = None;
         for (index, wanted) in self.wanted.iter().enumerate() {
-            let is_next = wanted.path.get(names).is_some_and(|name| name.as_bytes() == self.name);
-            if level.alive & (1 << index) == 0 || !is_next {
+            if level.alive & (1 << index) == 0 || wanted.path.get(names).is_none_or(|next| next.as_bytes() != name) {
                 continue;
             }
             if wanted.path.len() == names + 1 {
@@ -277,48 +289,45 @@ impl AnswerScanner {
             }
         }
         self.coming = Level { alive, names: level.names + 1, is_object: false };
+        self.place = Place::After;
     }
 
-    fn read_string(&mut self, leaf: Option<usize>, depth: u32, escaped: bool, text: &[u8]) -> usize {
-        let (end, is_over, escaped) = string_end(escaped, text);
-        self.count_text(leaf, end - usize::from(is_over));
-        let leaf = self.keep(leaf, &text[..end]);
-        self.place = Place::Value { leaf, depth, string: !is_over, escaped };
-        end
+    fn read_value(&mut self, mut inside: Inside, chunk: &[u8], from: usize) -> usize {
+        let mut at = from;
+        while at < chunk.len() {
+            if inside.string {
+                let (end, is_over, escaped) = string_end(inside.escaped, &chunk[at..]);
+                self.count_text(inside.leaf, end - usize::from(is_over));
+                (inside.string, inside.escaped) = (!is_over, escaped);
+                at += end;
+                continue;
+            }
+            let is_nested = inside.depth > 0;
+            // A comma inside of a value is nothing to us.
+            let is_mark =
+                |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']') || (*byte == b',' && !is_nested);
+            let Some(offset) = chunk[at..].iter().position(is_mark) else { break };
+            at += offset;
+            match chunk[at] {
+                b'"' => inside.string = true,
+                b'{' | b'[' => inside.depth += 1,
+                b'}' | b']' if is_nested => inside.depth -= 1,
+                _ => {
+                    self.end_value(inside.leaf, &chunk[from..at]);
+                    return at;
+                }
+            }
+            at += 1;
+        }
+        inside.leaf = self.keep(inside.leaf, &chunk[from..]);
+        self.place = Place::Value(inside);
+        chunk.len()
     }
 
     fn count_text(&mut self, leaf: Option<usize>, bytes: usize) {
         if let Some(index) = leaf.filter(|index| self.wanted[*index].keep == Keep::Bytes) {
             self.found.counts[index] += bytes as u64;
         }
-    }
-
-    fn read_value(&mut self, leaf: Option<usize>, depth: u32, chunk: &[u8], from: usize) -> usize {
-        // A comma inside of a value is nothing to us.
-        let is_mark = |byte: &u8| match byte {
-            b'"' | b'{' | b'}' | b'[' | b']' => true,
-            b',' => depth == 0,
-            _ => false,
-        };
-        let Some(offset) = chunk[from..].iter().position(is_mark) else {
-            let leaf = self.keep(leaf, &chunk[from..]);
-            self.place = Place::Value { leaf, depth, string: false, escaped: false };
-            return chunk.len();
-        };
-        let end = from + offset;
-        let leaf = self.keep(leaf, &chunk[from..end]);
-        let (depth, string) = match chunk[end] {
-            b'"' => (depth, true),
-            b'{' | b'[' => (depth + 1, false),
-            b'}' | b']' if depth > 0 => (depth - 1, false),
-            _ => {
-                self.end_value(leaf);
-                return end;
-            }
-        };
-        let leaf = self.keep(leaf, &chunk[end..=end]);
-        self.place = Place::Value { leaf, depth, string, escaped: false };
-        end + 1
     }
 
     /// Keeps a piece of a value; returns the member if more of it is wanted.
@@ -339,11 +348,20 @@ impl AnswerScanner {
         leaf
     }
 
-    fn end_value(&mut self, leaf: Option<usize>) {
+    /// Ends a value with its last piece: mostly its only one, which is not gathered first.
+    fn end_value(&mut self, leaf: Option<usize>, last: &[u8]) {
         self.place = Place::After;
+        let leaf = if self.value.is_empty() { leaf } else { self.keep(leaf, last) };
         let Some(index) = leaf else { return };
-        let value = self.value.trim_ascii();
-        match self.wanted[index].keep {
+        let keep = self.wanted[index].keep;
+        let value = match keep {
+            _ if !self.value.is_empty() => &self.value,
+            Keep::Head | Keep::Each => &last[..last.len().min(HEAD_BYTES)],
+            Keep::Value | Keep::Times(_) if last.len() > VALUE_BYTES_MAX => return,
+            Keep::Value | Keep::Times(_) | Keep::Bytes => last,
+        };
+        let value = value.trim_ascii();
+        match keep {
             Keep::Value | Keep::Head if value != b"null" => self.found.values[index] = Some(value.to_vec()),
             Keep::Times(texts) => {
                 self.found.counts[index] += u64::from(texts.iter().any(|text| text.as_bytes() == value));
