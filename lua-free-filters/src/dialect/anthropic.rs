@@ -3,7 +3,7 @@
 //! Source: Anthropic API reference, "Streaming messages" and "Messages: usage". Cache tokens stand beside `input_tokens`;
 //! figures of `message_delta` are cumulative and replace those of `message_start`, where they are not null.
 
-use super::figures::{Figures, NotACount, whole};
+use super::figures::{Figures, NotACount, Written, whole};
 use super::{Cut, Event, text_bytes};
 use crate::answer_scan::{AnswerScanner, Found, Wanted, value};
 use crate::price::Tier;
@@ -63,8 +63,8 @@ pub(super) fn replace(before: Usage, figures: &Figures<'_>) -> Result<Usage, Not
 
 /// Notes a usage object; figures that are no counts are none.
 fn note_usage(text: Option<&[u8]>, is_final: bool, tally: &mut Tally) {
-    let Some(Ok(value)) = text.map(serde_json::from_slice::<Value>) else { return };
-    let figures = Figures::of(&value);
+    let Some(written) = text.and_then(Written::read) else { return };
+    let figures = Figures::of(&written);
     if let Some(tier) = figures.text("service_tier") {
         tally.tier = Some(Tier::named(tier));
     }

@@ -3,7 +3,7 @@
 //! Source: Bedrock API reference, "Converse", "ConverseStream" and "TokenUsage". Cache tokens stand beside `inputTokens`. A stream has
 //! its figures in the frame `metadata`, which is the last.
 
-use super::figures::{Figures, NotACount, whole};
+use super::figures::{Figures, NotACount, Written, whole};
 use super::{Cut, Event, text_bytes};
 use crate::answer_scan::{AnswerScanner, Found, Wanted, value};
 use crate::event_stream::{FrameKind, event_frame};
@@ -92,8 +92,7 @@ pub(super) fn read_answer(found: &Found, tally: &mut Tally) {
 
 /// Reads a usage object of Amazon's own.
 pub(super) fn read_usage(text: &[u8]) -> Option<Usage> {
-    let value: Value = serde_json::from_slice(text).ok()?;
-    usage(&Figures::of(&value)).ok().flatten()
+    usage(&Figures::of(&Written::read(text)?)).ok().flatten()
 }
 
 fn usage(figures: &Figures<'_>) -> Result<Option<Usage>, NotACount> {

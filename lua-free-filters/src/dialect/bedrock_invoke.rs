@@ -4,7 +4,7 @@
 //! family of models. The model's own figures win; else those that Bedrock adds count: `amazon-bedrock-invocationMetrics` in the last chunk of a
 //! stream, the headers `x-amzn-bedrock-input-token-count` and `-output-token-count` of a whole answer.
 
-use super::figures::whole;
+use super::figures::{Figures, Written, whole};
 use super::{Cut, Event, anthropic, bedrock, cohere, openai_usage, text_bytes};
 use crate::answer_scan::{AnswerScanner, Found, Wanted, value};
 use crate::event_stream::{FrameKind, event_frame};
@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use memchr::memmem::{self, Finder};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::LazyLock;
 
 /// The header of a whole answer that counts its input.
@@ -144,16 +144,15 @@ fn own_usage(found: &Found) -> Option<Usage> {
     if has("\"billed_units\"") {
         cohere::read_usage(text)
     } else if has("\"input_tokens\"") && !has("\"total_tokens\"") {
-        let value: Value = serde_json::from_slice(text).ok()?;
-        anthropic::replace(Usage::default(), &super::figures::Figures::of(&value)).ok()
+        anthropic::replace(Usage::default(), &Figures::of(&Written::read(text)?)).ok()
     } else {
         bedrock::read_usage(text).or_else(|| openai_usage::read(text, Kind::Output))
     }
 }
 
 fn metrics_usage(text: &[u8]) -> Option<Usage> {
-    let value: Value = serde_json::from_slice(text).ok()?;
-    let figures = super::figures::Figures::of(&value);
+    let written = Written::read(text)?;
+    let figures = Figures::of(&written);
     let count = |name| figures.whole(name);
     let usage = Usage::of(count("inputTokenCount")?, count("outputTokenCount").unwrap_or(0));
     let usage = usage.with(Kind::CacheRead, count("cacheReadInputTokenCount").unwrap_or(0));

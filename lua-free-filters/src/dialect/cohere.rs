@@ -3,7 +3,7 @@
 //! Source: Cohere API reference, "Chat" and "Chat with streaming": `usage.billed_units` is what is billed, `usage.tokens` and
 //! `usage.cached_tokens` are what the model read. A stream has them in its event `message-end`.
 
-use super::figures::{Figures, whole};
+use super::figures::{Figures, Written, whole};
 use super::{Cut, Event, text_bytes};
 use crate::answer_scan::{AnswerScanner, Found, Wanted, value};
 use crate::tally::Tally;
@@ -107,8 +107,8 @@ pub(super) fn read_answer(found: &Found, tally: &mut Tally) {
 
 /// What is billed of a usage object; without it, what the model has read and written.
 pub(super) fn read_usage(text: &[u8]) -> Option<Usage> {
-    let value: Value = serde_json::from_slice(text).ok()?;
-    let figures = Figures::of(&value);
+    let written = Written::read(text)?;
+    let figures = Figures::of(&written);
     let billed = figures.within(&["billed_units"]);
     let [input, output, images, searches] =
         ["input_tokens", "output_tokens", "image_tokens", "search_units"].map(|name| billed.whole(name));

@@ -3,7 +3,7 @@
 //! Source: Gemini API reference, "GenerateContentResponse" and "UsageMetadata". Each chunk has the figures so far. Thoughts and the prompt
 //! of tools stand beside the other counts; cached content and modalities are parts of them. There is no `[DONE]`.
 
-use super::figures::{Figures, NotACount, take};
+use super::figures::{Figures, NotACount, Written, take};
 use super::{Cut, Event};
 use crate::answer_scan::{AnswerScanner, Found, Keep, Wanted, value};
 use crate::price::Tier;
@@ -96,8 +96,8 @@ pub(super) fn read_answer(found: &Found, tally: &mut Tally) {
 }
 
 fn report(found: &Found, is_final: bool, tally: &mut Tally) {
-    let Some(Ok(value)) = found.value(USAGE).map(serde_json::from_slice::<Value>) else { return };
-    let figures = Figures::of(&value);
+    let Some(written) = found.value(USAGE).and_then(Written::read) else { return };
+    let figures = Figures::of(&written);
     if let Some(tier) = figures.text("serviceTier").or(figures.text("trafficType")) {
         // `FLEX` there, `ON_DEMAND_FLEX` here.
         let name = tier.rsplit('_').next().unwrap_or(tier).to_ascii_lowercase();

@@ -4,9 +4,8 @@
 //! references of Mistral (`num_cached_tokens`, `prompt_token_details`), DeepSeek (`prompt_cache_hit_tokens`), Moonshot (`cached_tokens`),
 //! OpenRouter (`server_tool_use_details`), Perplexity (`num_search_queries`) and xAI (`server_side_tool_usage_details`).
 
-use super::figures::{Figures, NotACount, take};
+use super::figures::{Figures, NotACount, Written, take};
 use crate::usage::{Kind, Usage};
-use serde_json::Value;
 
 const PROMPT_DETAILS: [&str; 4] =
     ["prompt_tokens_details", "prompt_token_details", "input_tokens_details", "input_token_details"];
@@ -18,14 +17,12 @@ const CACHE_WRITTEN: [&str; 2] = ["cache_write_tokens", "cache_creation_input_to
 /// Reads a usage object. Output that no detail names is of the kind `plain_output`. None if there are no figures, or if
 /// one of them is no count.
 pub(super) fn read(text: &[u8], plain_output: Kind) -> Option<Usage> {
-    let value: Value = serde_json::from_slice(text).ok()?;
-    usage(&Figures::of(&value), plain_output).ok().flatten()
+    usage(&Figures::of(&Written::read(text)?), plain_output).ok().flatten()
 }
 
 /// How long the sound was that was heard, where that is said beside the tokens (Mistral).
 pub(super) fn heard_milliseconds(text: &[u8]) -> Option<u64> {
-    let value: Value = serde_json::from_slice(text).ok()?;
-    Figures::of(&value).milliseconds("prompt_audio_seconds").ok().flatten()
+    Figures::of(&Written::read(text)?).milliseconds("prompt_audio_seconds").ok().flatten()
 }
 
 fn usage(figures: &Figures<'_>, plain_output: Kind) -> Result<Option<Usage>, NotACount> {
