@@ -69,19 +69,24 @@ impl RequestHead {
     pub fn of_session(model: &str) -> Self {
         let mut weight = Weight { wants_audio: true, ..Weight::default() };
         weight.refer_to_anything();
+        Self { streamed: true, ..Self::new(Dialect::OpenaiRealtime, model.to_owned(), weight) }
+    }
+
+    /// The head of a request that says nothing else.
+    fn new(dialect: Dialect, model: String, weight: Weight) -> Self {
         Self {
-            dialect: Dialect::OpenaiRealtime,
-            model: model.to_owned(),
-            streamed: true,
+            dialect,
+            model,
+            streamed: false,
             include_usage: false,
             output_limit: None,
             output_limit_bound: None,
             choices: 1,
             tier: Tier::default(),
+            picture: Picture::default(),
             weight,
             in_background: false,
             references: Vec::new(),
-            picture: Default::default(),
             model_at: None,
             settings_at: None,
             stream_options_at: None,
@@ -139,7 +144,10 @@ fn default_or_refused(dialect: Dialect) -> Result<String, Denied> {
 /// Reads the head of a JSON body.
 pub fn scan(body: &[u8], dialect: Dialect) -> Result<RequestHead, Denied> {
     let mut duplicate = None;
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    // Checked once for the whole text, because a look at each of its strings costs more.
+    let text = str::from_utf8(body);
+    let text = text.map_err(|_| Denied::InvalidRequest("The request body is not UTF-8.".to_owned()))?;
+    let mut reader = serde_json::Deserializer::from_str(text);
     let fields = HeadSeed { dialect, duplicate: &mut duplicate }
         .deserialize(&mut reader)
         .and_then(|fields| reader.end().map(|()| fields));
@@ -191,8 +199,6 @@ impl Fields<'_> {
         let choices = [self.n, self.best_of].into_iter().flatten().flatten().chain(settings.choices);
         let choices = choices.fold(self.weight.answers.max(1), u64::max);
         Ok(RequestHead {
-            dialect,
-            model,
             streamed: self.stream.unwrap_or(false),
             include_usage: self.stream_options.is_some_and(asks_usage),
             output_limit: limits.clone().min(),
@@ -202,12 +208,11 @@ impl Fields<'_> {
             picture: Picture { size: named(self.size), quality: named(self.quality) },
             in_background: self.background.unwrap_or(false),
             references: references.into_found(),
-            weight: self.weight,
             model_at: self.model.map(|raw| place(body, raw)),
             settings_at: self.settings.map(|raw| place(body, raw)),
             stream_options_at: self.stream_options.map(|options| place(body, options)),
             members_at: memchr::memchr(b'{', body).map_or(0, |brace| brace + 1),
-            form: None,
+            ..RequestHead::new(dialect, model, self.weight)
         })
     }
 }

@@ -9,7 +9,7 @@ use super::{RequestHead, default_or_refused};
 use crate::denied::Denied;
 use crate::dialect::Dialect;
 use crate::objects::{ObjectKind, Reference};
-use crate::price::{Picture, Tier};
+use crate::price::Picture;
 use std::ops::Range;
 
 /// Parts of one form.
@@ -84,24 +84,15 @@ pub(super) fn read(body: &[u8], content_type: &str, dialect: Dialect) -> Result<
         }
     }
     let Said { model, model_at, streamed, choices, picture, references } = said;
+    let model = model.map_or_else(|| default_or_refused(dialect), Ok)?;
     Ok(RequestHead {
-        dialect,
-        model: model.map_or_else(|| default_or_refused(dialect), Ok)?,
         streamed,
-        include_usage: false,
-        output_limit: None,
-        output_limit_bound: None,
         choices: choices.unwrap_or(1).max(1),
-        tier: Tier::Standard,
         picture,
-        weight,
-        in_background: false,
         references,
         model_at,
-        settings_at: None,
-        stream_options_at: None,
-        members_at: 0,
         form: Some(Form { boundary: boundary.into() }),
+        ..RequestHead::new(dialect, model, weight)
     })
 }
 
