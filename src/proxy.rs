@@ -55,6 +55,7 @@ use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 use realtime::Session;
 use report::Report;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::{Notify, mpsc};
@@ -222,7 +223,7 @@ impl Gateway {
         authenticated: Authenticated,
         head: Box<RequestHead>,
         report: &mut Report,
-    ) -> Result<Admitted, Denied> {
+    ) -> Result<Box<Admitted>, Denied> {
         let stored = Stored { objects: &*self.objects, shared: &runtime.shared_objects };
         let resolved = authenticated.resolve(head, &runtime.catalogue, &stored).await?;
         report.model = Some(Arc::clone(resolved.model()));
@@ -292,41 +293,48 @@ impl Gateway {
 
 #[async_trait]
 impl HttpServerApp for Gateway {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    /// Not an `async fn`: that would hold the session, which is large, twice.
+    fn process_new_http<'s, 'w, 'f>(
+        self: &'s Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        // A copy, because the connection may wait for long.
-        let limits = self.runtime.load().limits.clone();
-        session.set_write_timeout(Some(limits.write_idle_timeout));
-        match receive::head(&mut session, &self.activity, &limits).await {
-            Ok(true) => {}
-            Ok(false) => {
-                session.shutdown().await;
-                return None;
+        shutdown: &'w ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>
+    where
+        's: 'f,
+        'w: 'f,
+    {
+        Box::pin(async move {
+            // A copy, because the connection may wait for long.
+            let limits = self.runtime.load().limits.clone();
+            session.set_write_timeout(Some(limits.write_idle_timeout));
+            match receive::head(&mut session, &self.activity, &limits).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    session.shutdown().await;
+                    return None;
+                }
+                Err(denied) => {
+                    self.refuse_unread(&mut session, &denied).await;
+                    session.shutdown().await;
+                    return None;
+                }
             }
-            Err(denied) => {
-                self.refuse_unread(&mut session, &denied).await;
-                session.shutdown().await;
-                return None;
+            let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
+            if self.activity.is_draining() || *shutdown.borrow() {
+                session.set_keepalive(None);
             }
-        }
-        let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
-        if self.activity.is_draining() || *shutdown.borrow() {
-            session.set_keepalive(None);
-        }
-        match self.serve(&mut session).await {
-            Connection::Reusable => {
-                let settings = HttpPersistentSettings::for_session(&session);
-                let stream = session.finish().await.ok().flatten()?;
-                Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+            match self.serve(&mut session).await {
+                Connection::Reusable => {
+                    let settings = HttpPersistentSettings::for_session(&session);
+                    let stream = session.finish().await.ok().flatten()?;
+                    Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+                }
+                Connection::Broken => {
+                    session.shutdown().await;
+                    None
+                }
             }
-            Connection::Broken => {
-                session.shutdown().await;
-                None
-            }
-        }
+        })
     }
 
     fn h2_options(&self) -> Option<H2Options> {

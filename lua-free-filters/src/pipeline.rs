@@ -125,7 +125,7 @@ impl Resolved {
     }
 
     /// Takes what the call may need from every quota of the key, and writes down that it is about to be sent.
-    pub async fn admit(self, admission: &Admission<'_>) -> Result<Admitted, Denied> {
+    pub async fn admit(self, admission: &Admission<'_>) -> Result<Box<Admitted>, Denied> {
         let Authenticated { received, key } = self.authenticated;
         let call = Candidature { key: &key, head: &self.head, model: &self.model, choices: &self.choices };
         let Taken { reservation, need, reserved, output_limit } = admit::take(call, admission).await?;
@@ -162,7 +162,8 @@ impl Resolved {
             growth.notes = note.sequence;
             open.progress(&note);
         }
-        Ok(Admitted {
+        // It is large, and goes from hand to hand: each of the relay's futures would hold it twice.
+        Ok(Box::new(Admitted {
             key,
             target: received.target,
             head: self.head,
@@ -174,7 +175,7 @@ impl Resolved {
             output_max,
             progress: Progress::default(),
             unsettled: Some(Unsettled { open, reservation, growth }),
-        })
+        }))
     }
 }
 
@@ -294,7 +295,7 @@ impl Admitted {
     }
 
     /// Charges what the call cost, gives the rest back, and writes down how it ended. Synchronous, so that a drop can do it.
-    pub fn settle(mut self, end: End) -> Settled {
+    pub fn settle(mut self: Box<Self>, end: End) -> Settled {
         let terminal = self.close(end);
         Settled { bound_exceeded: terminal.charge > terminal.reserved, terminal }
     }
@@ -425,7 +426,7 @@ mod tests {
         ready(authenticated.resolve(Box::new(head), &catalogue(), &Stored { objects: &objects, shared: &shared }))
     }
 
-    fn admitted(journal: &MemoryJournal) -> Admitted {
+    fn admitted(journal: &MemoryJournal) -> Box<Admitted> {
         let head = request_head::scan(BODY, Dialect::OpenaiChat).expect("valid");
         let authenticated = authenticate(key(|_| {}), Some("issued")).expect("a live key");
         let resolved = resolve(authenticated, head).expect("a model");

@@ -41,9 +41,9 @@ pub(super) struct Passage<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) runtime: &'a Arc<Runtime>,
     pub(super) client: &'a mut ServerSession,
-    pub(super) call: Admitted,
+    pub(super) call: Box<Admitted>,
     /// Claims what the answer makes, before the client can have it.
-    pub(super) claimer: Option<Claimer>,
+    pub(super) claimer: Option<Box<Claimer>>,
     pub(super) report: &'a mut Report,
 }
 

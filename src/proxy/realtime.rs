@@ -57,7 +57,7 @@ pub(super) struct Session<'a> {
 
 impl Session<'_> {
     /// Finds a provider for a session whose first answer is admitted, and stands between the two until one of them leaves.
-    pub(super) async fn run(mut self, mut call: Admitted) -> Result<Connection, Denied> {
+    pub(super) async fn run(mut self, mut call: Box<Admitted>) -> Result<Connection, Denied> {
         let mut tried = Vec::new();
         while let Some(choice) = self.runtime.next_choice(&call, &tried, clock::now()) {
             self.report.attempts = self.report.attempts.saturating_add(1);
@@ -127,7 +127,7 @@ impl Session<'_> {
         Err(refused)
     }
 
-    async fn begin(self, upstream: Http1Session, call: Admitted, candidate: usize) -> Connection {
+    async fn begin(self, upstream: Http1Session, call: Box<Admitted>, candidate: usize) -> Connection {
         let mut head = AnswerHead::new(101, BodyLength::None);
         if let Some(provider) = upstream.resp_header() {
             head.pass_on(&provider.headers);
@@ -152,7 +152,7 @@ impl Session<'_> {
     }
 
     /// Looks the key up again and admits the next answer, under a name of its own.
-    async fn admit_next(&mut self, candidate: usize) -> Result<Admitted, Denied> {
+    async fn admit_next(&mut self, candidate: usize) -> Result<Box<Admitted>, Denied> {
         let received = Received { call: self.report.call, target: self.target.clone(), at: self.report.started };
         let authenticated = self.gateway.authenticate(self.runtime, self.client, received).await?;
         let mut call = self.gateway.admit(self.runtime, authenticated, self.head.clone(), self.report).await?;
@@ -178,7 +178,7 @@ struct Relay<'a> {
     upstream: Http1Session,
     candidate: usize,
     /// The answer that runs, or that may begin.
-    call: Option<Admitted>,
+    call: Option<Box<Admitted>>,
     is_answering: bool,
     scanner: FrameScanner,
 }

@@ -100,7 +100,7 @@ impl Gateway {
         self: &Arc<Self>,
         runtime: &Arc<Runtime>,
         client: &mut ServerSession,
-        mut call: Admitted,
+        mut call: Box<Admitted>,
         body: &Bytes,
         report: &mut Report,
     ) -> Connection {
@@ -114,7 +114,7 @@ impl Gateway {
             report.upstream += begun.elapsed();
             match opening {
                 Ok(opening) => {
-                    let claimer = Claimer::of_call(&call, &opening);
+                    let claimer = Claimer::of_call(&call, &opening).map(Box::new);
                     let passage = Passage { gateway: self, runtime, client, call, claimer, report };
                     return passage.run(opening).await;
                 }
@@ -239,7 +239,7 @@ impl Gateway {
         &self,
         runtime: &Runtime,
         client: &mut ServerSession,
-        call: Admitted,
+        call: Box<Admitted>,
         search: &Search,
         report: &mut Report,
     ) -> Connection {

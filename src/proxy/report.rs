@@ -70,7 +70,7 @@ impl Report {
     }
 
     /// Puts the call on the books as the notes have it; gives back its line.
-    pub(super) fn settle(&mut self, call: Admitted, outcome: Outcome) -> &Terminal {
+    pub(super) fn settle(&mut self, call: Box<Admitted>, outcome: Outcome) -> &Terminal {
         let end = End {
             outcome,
             status: self.status,

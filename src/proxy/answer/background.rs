@@ -150,7 +150,7 @@ impl Drop for Place {
 /// A call whose answer is still to come.
 struct Background {
     runtime: Arc<Runtime>,
-    call: Admitted,
+    call: Box<Admitted>,
     report: Report,
     response: Unanswered,
     place: Place,

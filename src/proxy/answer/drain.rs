@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Drain {
     pub(super) place: Place,
     pub(super) runtime: Arc<Runtime>,
-    pub(super) call: Admitted,
+    pub(super) call: Box<Admitted>,
     pub(super) report: Report,
     pub(super) unfinished: Unfinished,
 }
