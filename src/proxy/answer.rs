@@ -12,6 +12,7 @@ pub(super) use refuse::{refusal, whole_answer};
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, is_timeout};
 use super::objects::Claimer;
+use super::receive;
 use super::relay::Opening;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
@@ -206,11 +207,7 @@ impl<'a> Passage<'a> {
     /// A large body leaves as it arrives, but for its last piece, which waits for the settlement.
     async fn large(mut self, exchange: Box<Exchange>, meter: Meter, begun: Bytes) -> Connection {
         let status = exchange.head().status.as_u16();
-        let length = exchange
-            .head()
-            .headers
-            .get(http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = receive::content_length(&exchange.head().headers);
         let head = self.head(&exchange, length.map_or(BodyLength::Open, BodyLength::Bytes));
         let mut unfinished = Unfinished { exchange, meter, status, relayed_bytes: 0 };
         self.report.mark_first_byte();

@@ -24,7 +24,7 @@ use filters::objects::{Object, ObjectKind, Reference};
 use filters::pipeline::Authenticated;
 use filters::route::{Route, Target};
 use http::Method;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ impl Inquiry<'_> {
         let provider = exchange.head();
         let is_stream =
             provider.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        let announced = provider.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let announced = receive::content_length(&provider.headers);
         let length = match (announced, provider.status.as_u16()) {
             (_, 204 | 304) => BodyLength::None,
             (Some(bytes), _) => BodyLength::Bytes(bytes),

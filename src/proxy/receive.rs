@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use filters::denied::Denied;
 use filters::dialect::Protocol;
 use filters::route::{Route, Target};
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -177,23 +178,33 @@ impl Body<'_> {
     }
 }
 
+/// How long the body of a message is, where its head says so.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether a client waits for leave to send its body.
+pub(super) fn awaits_leave(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Reads the whole body.
 pub(super) async fn body<'a>(
     session: &mut ServerSession,
     limits: &Limits,
     activity: &'a Activity,
 ) -> Result<Body<'a>, Denied> {
-    let head = session.req_header();
-    if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    let headers = &session.req_header().headers;
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Denied::UnsupportedEncoding);
     }
-    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limits.body_bytes_max) {
+    let announced = content_length(headers);
+    if announced.is_some_and(|length| length as u64 > limits.body_bytes_max) {
         return Err(Denied::BodyTooLarge(limits.body_bytes_max));
     }
     let mut held = HeldBytes::none(&activity.body_bytes, limits.request_bytes_in_flight_max);
-    held.grow_to(announced.unwrap_or(0))?;
-    if head.headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    held.grow_to(announced.unwrap_or(0) as u64)?;
+    if awaits_leave(headers) {
         session.write_continue_response().await.map_err(|_| Denied::RequestTimeout)?;
     }
     session.set_read_timeout(Some(limits.body_idle_timeout));
@@ -208,7 +219,7 @@ pub(super) async fn body<'a>(
 async fn read_all(
     session: &mut ServerSession,
     limits: &Limits,
-    announced: Option<u64>,
+    announced: Option<usize>,
     held: &mut HeldBytes<'_>,
 ) -> Result<Bytes, Denied> {
     let mut whole = BytesMut::new();
@@ -219,12 +230,12 @@ async fn read_all(
             return Err(Denied::BodyTooLarge(limits.body_bytes_max));
         }
         held.grow_to(read)?;
-        if announced == Some(chunk.len() as u64) {
+        if announced == Some(chunk.len()) {
             // The whole body in one read, as small ones come: no copy.
             return Ok(chunk);
         }
         if whole.is_empty() {
-            whole.reserve(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
+            whole.reserve(announced.unwrap_or(0));
         }
         whole.extend_from_slice(&chunk);
     }

@@ -14,7 +14,6 @@ use filters::dialect::Dialect;
 use filters::objects::ObjectKind;
 use filters::ports::Description;
 use http::Method;
-use http::header::{CONTENT_LENGTH, EXPECT};
 use serde::Deserialize;
 use std::sync::Arc;
 
@@ -85,12 +84,11 @@ impl Inquiry<'_> {
     async fn send(&mut self, provider: &Arc<Provider>, credential: &Credential) -> Result<Box<Exchange>, Denied> {
         let bytes_max = self.runtime.limits.upload_bytes_max;
         let asked = &self.client.req_header().headers;
-        let length = asked.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        let length = receive::content_length(asked);
         if length.is_some_and(|length| length as u64 > bytes_max) {
             return Err(Denied::BodyTooLarge(bytes_max));
         }
-        let is_awaited =
-            asked.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let is_awaited = receive::awaits_leave(asked);
         let peer = provider.peer().ok_or(Denied::UpstreamFailed)?;
         let idle = provider.settings.timeouts.idle;
         let outgoing = Outgoing {
