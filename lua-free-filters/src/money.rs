@@ -79,12 +79,14 @@ impl fmt::Display for NanoUsd {
         let sign = if self.0 < 0 { "-" } else { "" };
         let magnitude = self.0.unsigned_abs();
         let whole = magnitude / NANOS_PER_USD.unsigned_abs();
-        let fraction = magnitude % NANOS_PER_USD.unsigned_abs();
+        let (mut fraction, mut digits) = (magnitude % NANOS_PER_USD.unsigned_abs(), 9);
         if fraction == 0 {
             return write!(formatter, "{sign}{whole}");
         }
-        let digits = format!("{fraction:09}");
-        write!(formatter, "{sign}{whole}.{}", digits.trim_end_matches('0'))
+        while fraction.is_multiple_of(10) {
+            (fraction, digits) = (fraction / 10, digits - 1);
+        }
+        write!(formatter, "{sign}{whole}.{fraction:0digits$}")
     }
 }
 

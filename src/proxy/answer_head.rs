@@ -3,7 +3,7 @@
 //! Values are rendered into one buffer and shared out, because headers are the dearest part of governance.
 
 use super::Runtime;
-use super::headers::{is_hop_by_hop, is_named_in_connection, put_number};
+use super::headers::{is_hop_by_hop, named_in_connection, put_number};
 use crate::error::ErrorAnswer;
 use bytes::{BufMut, BytesMut};
 use filters::dialect::Protocol;
@@ -16,6 +16,7 @@ use http::header::{
     ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
 };
 use pingora::http::ResponseHeader;
+use std::fmt::Write;
 
 /// Whether a provider's header goes to the client: nothing that is between the provider and us, or about our account.
 fn passes_to_client(name: &HeaderName) -> bool {
@@ -78,12 +79,13 @@ impl AnswerHead {
 
     /// The provider's headers that clients may see.
     pub(super) fn pass_on(&mut self, provider: &HeaderMap) {
+        let is_hop = named_in_connection(provider);
         for (name, value) in provider {
-            if passes_to_client(name) && !is_named_in_connection(name, provider) {
+            if passes_to_client(name) && !is_hop(name) {
                 self.parts.headers.append(name, value.clone());
             }
         }
-        let request_id = provider.get("x-request-id").or_else(|| provider.get("request-id"));
+        let request_id = provider.get(REQUEST_ID).or_else(|| provider.get(ANTHROPIC_REQUEST_ID));
         if let Some(id) = request_id {
             self.parts.headers.insert(UPSTREAM_REQUEST_ID, id.clone());
         }
@@ -107,7 +109,7 @@ impl AnswerHead {
 
     /// A header with a number.
     pub(super) fn number(&mut self, name: HeaderName, number: u64) {
-        self.text(name, |text| put_number(text, number));
+        self.parts.headers.insert(name, HeaderValue::from(number));
     }
 
     fn insert_written(&mut self, name: HeaderName) {
@@ -152,7 +154,8 @@ impl AnswerHead {
 
     /// What the call cost.
     pub(super) fn cost(&mut self, charge: NanoUsd) {
-        self.text(COST, |text| text.put_slice(charge.to_string().as_bytes()));
+        // Writing to a buffer that grows can't fail.
+        self.text(COST, |text| _ = write!(text, "{charge}"));
     }
 
     /// The output limit that the provider was told in place of the client's.

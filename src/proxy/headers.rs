@@ -63,8 +63,9 @@ impl HeaderSets {
         self.put_credential(outgoing, &target, |name, value| {
             put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         });
+        let is_hop = named_in_connection(&client.headers);
         for (name, value) in &client.headers {
-            if passes_to_provider(name) && !self.is_added(name) && !is_named_in_connection(name, &client.headers) {
+            if passes_to_provider(name) && !self.is_added(name) && !is_hop(name) {
                 put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
             }
         }
@@ -142,8 +143,9 @@ impl HeaderSets {
         parts.version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         let target = self.target(client, outgoing);
         parts.headers = HeaderMap::with_capacity(client.headers.len() + 6);
+        let is_hop = named_in_connection(&client.headers);
         for (name, value) in &client.headers {
-            if passes_to_provider(name) && !is_named_in_connection(name, &client.headers) {
+            if passes_to_provider(name) && !is_hop(name) {
                 parts.headers.append(name, value.clone());
             }
         }
@@ -271,14 +273,13 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-pub(super) fn is_named_in_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONNECTION).iter();
-    values.any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-    })
+/// Tells the headers that `Connection` names: they go no further.
+pub(super) fn named_in_connection(headers: &HeaderMap) -> impl Fn(&HeaderName) -> bool {
+    let values = headers.get_all(CONNECTION);
+    move |name| {
+        let mut tokens = values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    }
 }
 
 /// Writes a number in decimal.
@@ -305,8 +306,9 @@ mod tests {
     fn headers_named_in_connection_go_no_further() {
         let mut headers = HeaderMap::new();
         headers.insert(CONNECTION, HeaderValue::from_static("close, X-Secret"));
-        assert!(is_named_in_connection(&HeaderName::from_static("x-secret"), &headers));
-        assert!(!is_named_in_connection(&HeaderName::from_static("x-other"), &headers));
+        let is_hop = named_in_connection(&headers);
+        assert!(is_hop(&HeaderName::from_static("x-secret")));
+        assert!(!is_hop(&HeaderName::from_static("x-other")));
     }
     #[test]
     fn what_is_between_the_client_and_us_stays_there() {

@@ -148,6 +148,9 @@ impl Runtime {
 
     /// The choice to try next: of those not tried, those that are well come first, then priority, then weight.
     pub(super) fn next_choice(&self, call: &Admitted, tried: &[usize], now: EpochMs) -> Option<usize> {
+        if call.choices().len() == 1 {
+            return tried.is_empty().then_some(0);
+        }
         let rank = |choice: usize| {
             let candidate = call.candidate(choice);
             (!self.provider(candidate.number).is_well(now), candidate.priority)

@@ -78,7 +78,7 @@ fn headers_too_large(limits: &Limits) -> Denied {
 /// What a request is for: one of our own paths, or one of a provider behind its name.
 pub(super) fn target(head: &RequestHeader, runtime: &Runtime) -> Result<Target, Denied> {
     let path = head.uri.path();
-    let own = Target::at(path, head.headers.contains_key("anthropic-version"));
+    let own = Target::at(path, head.headers.contains_key(ANTHROPIC_VERSION));
     own.or_else(|| through(path, runtime)).ok_or(Denied::NotFound)
 }
 
@@ -111,20 +111,21 @@ pub(super) fn token(head: &RequestHeader, protocol: Protocol) -> Result<Option<&
     // Gemini's clients may send it in the query.
     let in_query = if protocol == Protocol::Gemini { head.uri.query().and_then(key_of_query) } else { None };
     let mut found: Option<&str> = in_query.filter(|token| !token.is_empty());
-    for name in &CREDENTIAL_HEADERS {
-        for value in head.headers.get_all(name) {
-            let text = value.to_str().map_err(|_| Denied::InvalidApiKey)?.trim();
-            let token = if *name == AUTHORIZATION { bearer(text) } else { text };
-            if token.is_empty() {
-                continue;
-            }
-            if found.replace(token).is_some_and(|other| other != token) {
-                return Err(Denied::AmbiguousCredentials);
-            }
+    // One look at each header costs less than a search for each name.
+    for (name, value) in head.headers.iter().filter(|(name, _)| CREDENTIAL_HEADERS.contains(name)) {
+        let text = value.to_str().map_err(|_| Denied::InvalidApiKey)?.trim();
+        let token = if *name == AUTHORIZATION { bearer(text) } else { text };
+        if token.is_empty() {
+            continue;
+        }
+        if found.replace(token).is_some_and(|other| other != token) {
+            return Err(Denied::AmbiguousCredentials);
         }
     }
     Ok(found)
 }
+
+const ANTHROPIC_VERSION: http::HeaderName = http::HeaderName::from_static("anthropic-version");
 
 static CREDENTIAL_HEADERS: [http::HeaderName; 4] = [
     AUTHORIZATION,
