@@ -304,8 +304,7 @@ impl AnswerScanner {
             }
             let is_nested = inside.depth > 0;
             // A comma inside of a value is nothing to us.
-            let is_mark =
-                |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']') || (*byte == b',' && !is_nested);
+            let is_mark = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']') || (*byte == b',' && !is_nested);
             let Some(offset) = chunk[at..].iter().position(is_mark) else { break };
             at += offset;
             match chunk[at] {

@@ -9,15 +9,17 @@ use filters::ports::{Intent, Share, Terminal};
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
 use futures_util::TryStreamExt;
-use sqlx::query_builder::Separated;
-use sqlx::{QueryBuilder, Row};
+use sqlx::any::AnyArguments;
+use sqlx::{Arguments, Encode, QueryBuilder, Row, Type};
 use std::fmt::Write;
 use std::sync::Arc;
 
 const INSERT: &str = "INSERT INTO calls (request_id, key_id, org_id, route, model, provider, streamed, status, error, \
      outcome, estimated, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, \
      audio_input_tokens, image_input_tokens, reasoning_tokens, audio_output_tokens, image_output_tokens, web_searches, \
-     images, audio_milliseconds, characters, search_units, charge_nano, reserved_nano, price_id, tier, attempts, started_ms, first_byte_ms, ended_ms, shares, node, seq) ";
+     images, audio_milliseconds, characters, search_units, charge_nano, reserved_nano, price_id, tier, attempts, started_ms, first_byte_ms, ended_ms, shares, node, seq) VALUES ";
+/// Columns of a row.
+const COLUMNS: usize = 37;
 
 /// Columns of kinds that are part of a total or of none, in the order of the table.
 pub(super) const KIND_COLUMNS: [(Kind, &str); 13] = [
@@ -63,17 +65,29 @@ pub(in crate::store) enum Whose<'a> {
 }
 
 /// Inserts calls that are not on the books, numbered from `first_seq` on.
-pub(super) fn insertion<'a>(node: &'a str, first_seq: i64, calls: &'a [(Intent, Terminal)]) -> QueryBuilder<Engine> {
-    let mut query = QueryBuilder::<Engine>::new(INSERT);
-    query.push_values(calls.iter().zip(first_seq..), |mut row, ((intent, terminal), seq)| {
-        push_call(&mut row, intent, terminal);
-        row.push_bind(node).push_bind(seq);
-    });
-    query.push(" ON CONFLICT (request_id) DO NOTHING");
-    query
+pub(super) fn insertion(node: &str, first_seq: i64, calls: &[(Intent, Terminal)]) -> QueryBuilder<Engine> {
+    let mut rows = Values::default();
+    for ((intent, terminal), seq) in calls.iter().zip(first_seq..) {
+        push_call(&mut rows, intent, terminal);
+        rows.push_bind(node).push_bind(seq);
+    }
+    let row = format!("({})", ["?"; COLUMNS].join(","));
+    let statement = format!("{INSERT}{} ON CONFLICT (request_id) DO NOTHING", vec![row; calls.len()].join(","));
+    QueryBuilder::with_arguments(statement, rows.0)
 }
 
-fn push_call(row: &mut Separated<'_, Engine, &str>, intent: &Intent, terminal: &Terminal) {
+/// The values of rows. Their marks are all alike and written at once: one by one they would cost more than the values.
+#[derive(Default)]
+struct Values(AnyArguments);
+
+impl Values {
+    fn push_bind<'v>(&mut self, value: impl Encode<'v, Engine> + Type<Engine>) -> &mut Self {
+        self.0.add(value).expect("numbers and texts can be encoded");
+        self
+    }
+}
+
+fn push_call(row: &mut Values, intent: &Intent, terminal: &Terminal) {
     row.push_bind(intent.call.to_string())
         .push_bind(intent.key.to_string())
         .push_bind(intent.org.to_string())
