@@ -49,6 +49,7 @@ use filters::pipeline::{Admitted, Authenticated, Received, Stored};
 use filters::ports::{Authority, FreeRequest, Journal, Keys, Objects};
 use filters::request_head::{self, RequestHead};
 use filters::route::{Handling, Route};
+use filters::time::EpochMs;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -154,7 +155,7 @@ impl Gateway {
     /// The journey of one request, from its head to the books. Every refusal leaves by the same door.
     async fn serve(self: &Arc<Self>, session: &mut ServerSession) -> Connection {
         let runtime = self.runtime.load_full();
-        let mut report = Report::new(self.next_call(), clock::now());
+        let mut report = self.report();
         if runtime.log_calls {
             report.client = client_address::of(session, &runtime);
         }
@@ -282,12 +283,18 @@ impl Gateway {
         }
     }
 
-    fn next_call(&self) -> CallId {
+    /// The notes of a request that begins now.
+    fn report(&self) -> Report {
+        let now = clock::now();
+        Report::new(self.next_call(now), now)
+    }
+
+    fn next_call(&self, now: EpochMs) -> CallId {
         let number = self.activity.calls.fetch_add(1, Ordering::Relaxed);
         let mut low = [0u8; 10];
         low[..5].copy_from_slice(&self.call_salt);
         low[5..].copy_from_slice(&number.to_be_bytes()[3..]);
-        CallId(id::bits(clock::now(), low))
+        CallId(id::bits(now, low))
     }
 }
 

@@ -13,6 +13,17 @@ const LEVELS_MAX: usize = 12;
 /// Members that one scan can look for.
 const WANTED_MAX: usize = 16;
 
+/// The bytes that mean something in a value, strings aside.
+static MARKS: [bool; 256] = {
+    let mut marks = [false; 256];
+    let mut place = 0;
+    while place < 6 {
+        marks[b"\"{}[],"[place] as usize] = true;
+        place += 1;
+    }
+    marks
+};
+
 /// A member that is looked for. Two can't have one path.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
@@ -304,7 +315,7 @@ impl AnswerScanner {
             }
             let is_nested = inside.depth > 0;
             // A comma inside of a value is nothing to us.
-            let is_mark = |byte: &u8| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']') || (*byte == b',' && !is_nested);
+            let is_mark = |byte: &u8| MARKS[usize::from(*byte)] && (*byte != b',' || !is_nested);
             let Some(offset) = chunk[at..].iter().position(is_mark) else { break };
             at += offset;
             match chunk[at] {

@@ -131,8 +131,7 @@ impl Exchange {
                 }
                 Err((failure, _)) => return Err(failure),
             };
-            let mut exchange = Self::sent(session, peer, provider);
-            exchange.begun = begun;
+            let mut exchange = Self::sent(session, peer, provider, begun);
             let awaited = tokio::select! {
                 biased;
                 awaited = exchange.await_head() => awaited,
@@ -147,10 +146,14 @@ impl Exchange {
         Err(last)
     }
 
-    /// An exchange whose request was sent by the caller.
-    pub(super) fn sent(session: HttpSession<()>, peer: Arc<HttpPeer>, provider: &Arc<Provider>) -> Box<Self> {
-        let (provider, begun) = (Arc::clone(provider), Instant::now());
-        Box::new(Self { session, peer, provider, begun, is_over: false })
+    /// An exchange whose request was sent by the caller, who began then.
+    pub(super) fn sent(
+        session: HttpSession<()>,
+        peer: Arc<HttpPeer>,
+        provider: &Arc<Provider>,
+        begun: Instant,
+    ) -> Box<Self> {
+        Box::new(Self { session, peer, provider: Arc::clone(provider), begun, is_over: false })
     }
 
     /// Waits for the head of the answer. May be stopped and begun again.

@@ -164,7 +164,7 @@ impl Session<'_> {
 
     /// Tells about the answer that has ended, and begins the notes of the next.
     fn turn_over(&mut self) {
-        let mut next = Report::new(self.gateway.next_call(), clock::now());
+        let mut next = self.gateway.report();
         (next.route, next.key) = (self.report.route, self.report.key.clone());
         next.client = if self.runtime.log_calls { client_address::of(self.client, self.runtime) } else { None };
         let ended = std::mem::replace(self.report, next);

@@ -4,9 +4,7 @@
 
 use super::answer::whole_answer;
 use super::answer_head::{AnswerHead, BodyLength};
-use super::report::Report;
 use super::{Gateway, InFlight, client_address};
-use crate::clock;
 use crate::error;
 use filters::denied::Denied;
 use filters::dialect::Protocol;
@@ -20,7 +18,7 @@ impl Gateway {
     pub(super) async fn refuse_unread(&self, session: &mut ServerSession, denied: &Denied) {
         let _in_flight = (InFlight::enter(&self.activity.requests), self.metrics.enter());
         let runtime = self.runtime.load_full();
-        let mut report = Report::new(self.next_call(), clock::now());
+        let mut report = self.report();
         if runtime.log_calls {
             report.client = client_address::peer(session);
         }

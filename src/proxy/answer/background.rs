@@ -68,7 +68,7 @@ impl Unanswered {
         };
         let asked = RequestHeader::build("GET", b"/", None).ok()?;
         let way = Way::open(gateway, (provider, &peer), &asked, &outgoing, Some(0)).await?;
-        let mut exchange = Exchange::sent(way.finish(&peer, idle).await?, peer, provider);
+        let mut exchange = Exchange::sent(way.finish(&peer, idle).await?, peer, provider, Instant::now());
         exchange.await_head().await.ok()?;
         let status = exchange.head().status;
         let mut body = BytesMut::new();

@@ -28,6 +28,8 @@ impl Claimer {
         if opening.is_deserted || !exchange.head().status.is_success() {
             return None;
         }
+        // Most answers make nothing.
+        let finder = Finder::of_call(call.head(), opening.is_stream)?;
         let intent = call.intent();
         let like = Object {
             id: Arc::default(),
@@ -39,13 +41,7 @@ impl Claimer {
             credential: opening.credential,
             at: clock::now(),
         };
-        Some(Self {
-            finder: Finder::of_call(call.head(), opening.is_stream)?,
-            like,
-            last: Arc::default(),
-            response: None,
-            is_background: call.head().in_background,
-        })
+        Some(Self { finder, like, last: Arc::default(), response: None, is_background: call.head().in_background })
     }
 
     /// For what a provider says of an object: it may name what the object has made since.

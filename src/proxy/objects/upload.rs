@@ -16,6 +16,7 @@ use filters::ports::Description;
 use http::Method;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a provider says of a file has a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
@@ -118,7 +119,7 @@ impl Inquiry<'_> {
             way.write(chunk, idle).await.ok_or_else(reset)?;
         }
         let session = way.finish(&peer, idle).await.ok_or_else(reset)?;
-        Ok(Exchange::sent(session, peer, provider))
+        Ok(Exchange::sent(session, peer, provider, Instant::now()))
     }
 }
 
