@@ -10,13 +10,19 @@ pub use book::Book;
 
 use crate::id::QuotaId;
 use crate::money::NanoUsd;
+use crate::ports::Want;
+use crate::quota::Spend;
 use crate::time::EpochMs;
 use crate::window::Span;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// How long a node that was refused waits before it asks for the same quota again, in milliseconds.
 pub const ASK_AGAIN_MS: i64 = 250;
 /// Where several nodes share a quota, a slice is so many times what is waited for, so that not every call has to ask.
 const SLICE_DEMAND: i64 = 8;
+/// A slice is to last so long, in milliseconds: a node that asks again sooner gets more.
+pub(crate) const SLICE_MS: i64 = 250;
 
 /// The running totals of one node in one period of a quota, in nano-USD. Each only grows, except by what the node never heard of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +135,10 @@ pub struct Ask {
     pub quota: QuotaId,
     /// Credit that calls wait for. 0: only tell where the quota stands.
     pub wanted: i64,
+    /// What the call that lacks least lacks: where there is less, nobody would be served, and it is left to other nodes.
+    pub least: i64,
+    /// What calls will take in the next quarter of a second, as the last ones did.
+    pub demand: i64,
     /// A moment of the period that it is for, where that is not the present: a running call stays in its own.
     pub at: Option<EpochMs>,
     /// When it was asked, by the node's clock.
@@ -161,6 +171,50 @@ impl Ask {
     }
 }
 
+/// What calls of a node need of one quota and period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// All of them together.
+    pub all: i64,
+    /// The one that needs least; 0 if none needs anything.
+    pub least: i64,
+}
+
+impl Needs {
+    /// Those of one call.
+    #[must_use]
+    pub fn of_one(amount: NanoUsd) -> Self {
+        Self { all: amount.0, least: amount.0 }
+    }
+
+    fn add(&mut self, amount: NanoUsd) {
+        self.all = self.all.saturating_add(amount.0);
+        self.least = if self.least == 0 || amount == NanoUsd::ZERO {
+            self.least.max(amount.0)
+        } else {
+            self.least.min(amount.0)
+        };
+    }
+}
+
+/// What is to be asked for each quota and period, for all who wait for it, in the order of the quotas.
+#[must_use]
+pub fn asks<'a>(wants: impl Iterator<Item = &'a Want>, now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
+    let mut waiting: BTreeMap<(QuotaId, Option<EpochMs>), (&Arc<Spend>, Needs)> = BTreeMap::new();
+    for want in wants {
+        let period = want.at.map(|at| want.spend.window.span(at).start);
+        let (_, needs) = waiting.entry((want.spend.id, period)).or_insert((&want.spend, Needs::default()));
+        needs.add(want.amount);
+    }
+    let mut asks: Vec<(Arc<Spend>, Ask)> = Vec::with_capacity(waiting.len());
+    for ((id, at), (spend, needs)) in waiting {
+        let ask = spend.ask(needs, at, now);
+        let is_first = asks.last().is_none_or(|(_, before)| before.quota != id);
+        asks.push((Arc::clone(spend), if is_first { ask } else { ask.after_another() }));
+    }
+    asks
+}
+
 /// Charges and reservations of a node that never had a lease, from before the quota had a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Uncovered {
@@ -189,18 +243,18 @@ impl Standing {
         self.limit.saturating_sub(self.spent).saturating_sub(self.leased)
     }
 
-    /// What a node that waits for `wanted` is granted. A sole node gets all, so that it asks once; where there are several, a
-    /// slice that grows with demand and shrinks to what is waited for as the limit nears.
-    fn grant(&self, wanted: i64) -> i64 {
+    /// What a node is granted. A sole node gets all, so that it asks once; where there are several, a slice that grows with
+    /// demand and shrinks to what is waited for as the limit nears.
+    fn grant(&self, ask: &Ask) -> i64 {
         let available = self.available();
-        if available <= 0 || wanted <= 0 && self.nodes > 1 {
+        if available <= 0 || self.nodes > 1 && (ask.wanted <= 0 || available < ask.least) {
             return 0;
         }
         if self.nodes <= 1 {
             return available;
         }
         let fair = available / (2 * i64::from(self.nodes));
-        let slice = wanted.saturating_mul(SLICE_DEMAND).min(fair.max(wanted));
+        let slice = ask.wanted.saturating_mul(SLICE_DEMAND).max(ask.demand).min(fair.max(ask.wanted));
         slice.min(available)
     }
 }
@@ -220,21 +274,26 @@ pub struct Reply {
     pub leases: Vec<(EpochMs, Lease)>,
     /// Of what was named as uncovered: what is on the books.
     pub booked: i64,
+    /// What was granted now.
+    pub granted: i64,
     /// Whether there is nothing more to be had at present.
     pub is_exhausted: bool,
+    /// Whether other nodes hold what was refused, and could give it back.
+    pub is_wanted: bool,
 }
 
-/// A node's totals after its ask was met, and [`Reply::booked`]. `before` is its row in the current period, `standing` what holds with all that
+/// A node's totals after its ask was met, what it was granted, and [`Reply::booked`]. `before` is its row in the current period, `standing` what holds with all that
 /// the ask gives back.
-fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
+fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64, i64) {
     // What was charged without a lease is covered first, whether or not the limit has room for it: it has been spent.
     let (cover, booked) = ask.uncovered.map_or((0, 0), |Uncovered { claimed, booked_before }| {
         let booked = standing.spent.saturating_sub(booked_before).clamp(0, claimed.max(0));
         (claimed.saturating_sub(booked).saturating_sub(before.outstanding()).max(0), booked)
     });
     let rest = Standing { leased: standing.leased.saturating_add(cover), ..standing };
-    let granted = before.granted.saturating_add(cover).saturating_add(rest.grant(ask.wanted));
-    (Lease { granted, ..before }, booked)
+    let slice = rest.grant(ask);
+    let granted = before.granted.saturating_add(cover).saturating_add(slice);
+    (Lease { granted, ..before }, slice, booked)
 }
 
 #[cfg(test)]
@@ -245,11 +304,23 @@ mod tests {
         Standing { limit: available + 70, spent: 40, leased: 30, nodes }
     }
 
+    fn ask(wanted: i64) -> Ask {
+        let (quota, at, asked, held, uncovered) = (QuotaId(1), None, EpochMs(0), Some(Vec::new()), None);
+        Ask { quota, wanted, least: wanted, demand: 0, at, asked, terms: Terms::elastic(NanoUsd(100)), held, uncovered }
+    }
+
     #[test]
     fn a_sole_node_gets_all_that_there_is() {
-        assert_eq!(standing(1_000, 1).grant(5), 1_000);
-        assert_eq!(standing(3, 1).grant(5), 3);
-        assert_eq!(standing(-3, 1).grant(5), 0);
+        assert_eq!(standing(1_000, 1).grant(&ask(5)), 1_000);
+        assert_eq!(standing(3, 1).grant(&ask(5)), 3);
+        assert_eq!(standing(-3, 1).grant(&ask(5)), 0);
+    }
+
+    #[test]
+    fn what_serves_nobody_is_left_to_others() {
+        let some = Ask { wanted: 300, least: 70, ..ask(0) };
+        assert_eq!([standing(69, 2).grant(&some), standing(70, 2).grant(&some)], [0, 70]);
+        assert_eq!(standing(69, 1).grant(&some), 69, "there are no others");
     }
 
     #[test]
@@ -261,12 +332,16 @@ mod tests {
 
     #[test]
     fn slices_grow_with_demand_and_shrink_as_the_limit_nears() {
-        assert_eq!(standing(1_000_000, 4).grant(100), 800);
-        assert_eq!(standing(1_000_000, 4).grant(100_000), 125_000);
-        assert_eq!(standing(800, 4).grant(100), 100);
-        assert_eq!(standing(70, 4).grant(100), 70);
-        assert_eq!(standing(0, 4).grant(100), 0);
-        assert_eq!(standing(1_000, 4).grant(0), 0);
+        let hurried = Ask { demand: 20_000, ..ask(100) };
+        let granted = |available, ask: &Ask| standing(available, 4).grant(ask);
+        assert_eq!(granted(1_000_000, &ask(100)), 800);
+        assert_eq!(granted(1_000_000, &hurried), 20_000);
+        assert_eq!(granted(80_000, &hurried), 10_000);
+        assert_eq!(granted(1_000_000, &ask(100_000)), 125_000);
+        assert_eq!(granted(800, &ask(100)), 100);
+        assert_eq!(granted(70, &Ask { least: 50, ..ask(100) }), 70);
+        assert_eq!(granted(0, &ask(100)), 0);
+        assert_eq!(granted(1_000, &ask(0)), 0);
     }
 
     #[test]
@@ -280,12 +355,10 @@ mod tests {
     #[test]
     fn what_was_charged_without_a_lease_is_covered_first() {
         let uncovered = Uncovered { claimed: 57, booked_before: 10 };
-        let terms = Terms::elastic(NanoUsd(100));
-        let (quota, at, asked, held) = (QuotaId(1), None, EpochMs(0), Some(Vec::new()));
-        let ask = Ask { quota, wanted: 1, at, asked, terms, held, uncovered: Some(uncovered) };
+        let ask = Ask { uncovered: Some(uncovered), ..ask(1) };
         // Of the 57, 30 have come on the books; so 27 are covered, and the rest of 100 − 40 granted.
         let standing = Standing { limit: 100, spent: 40, leased: 0, nodes: 1 };
-        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 30));
+        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 33, 30));
         let passed = Standing { limit: 45, ..standing };
         assert_eq!(decide(&ask, Lease::default(), passed).0.granted, 27);
     }

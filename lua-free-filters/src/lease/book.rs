@@ -35,6 +35,12 @@ impl<N: Clone + Ord> Book<N> {
         (spent.fold(0, i64::saturating_add), leases.map(Lease::outstanding).fold(0, i64::saturating_add))
     }
 
+    /// Of what is out of the authority's hands at a moment, what a node has.
+    fn outstanding(&self, node: &N, at: EpochMs) -> i64 {
+        let nodes = self.leases.range(self.window.counted(at)).map(|(_, nodes)| nodes);
+        nodes.filter_map(|nodes| nodes.get(node)).map(Lease::outstanding).fold(0, i64::saturating_add)
+    }
+
     /// A node's lease in a period.
     #[must_use]
     pub fn lease(&self, node: &N, period: EpochMs) -> Option<Lease> {
@@ -48,7 +54,7 @@ impl<N: Clone + Ord> Book<N> {
         let (span, limit) = (self.window.span(at), self.terms.limit_at(now).0);
         let (spent, leased) = self.sums(at);
         let before = self.lease(node, span.start).unwrap_or_default();
-        let (after, booked) = decide(ask, before, Standing { limit, spent, leased, nodes });
+        let (after, granted, booked) = decide(ask, before, Standing { limit, spent, leased, nodes });
         if !self.terms.is_boundless() {
             self.leases.entry(span.start).or_default().insert(node.clone(), after);
             changed.push(span.start);
@@ -56,8 +62,11 @@ impl<N: Clone + Ord> Book<N> {
         let named = ask.holdings().map(|held| held.period).filter(|period| *period != span.start);
         let leases = named.chain([span.start]).filter_map(|period| Some((period, self.lease(node, period)?))).collect();
         let (_, leased) = self.sums(at);
-        let is_exhausted = Standing { limit, spent, leased, nodes }.available() <= 0;
-        (Reply { now, span, terms: self.terms, spent, leases, booked, is_exhausted }, changed)
+        let is_refused = granted < ask.wanted && granted < ask.least.max(1);
+        let is_exhausted = is_refused || Standing { limit, spent, leased, nodes }.available() <= 0;
+        let is_held_by_others = leased > self.outstanding(node, at);
+        let is_wanted = granted < ask.wanted && is_held_by_others && limit.saturating_sub(spent) >= ask.least;
+        (Reply { now, span, terms: self.terms, spent, leases, booked, granted, is_exhausted, is_wanted }, changed)
     }
 
     /// Takes in what a node says of its leases, and takes back what it does not know of. Says which periods' have changed.

@@ -1,7 +1,7 @@
 //! The authority in memory.
 
 use crate::id::QuotaId;
-use crate::lease::{Ask, Book, Reply, Terms};
+use crate::lease::{self, Ask, Book, Reply, Terms};
 use crate::money::NanoUsd;
 use crate::ports::{Authority, Share, StoreUnavailable, Want};
 use crate::time::EpochMs;
@@ -67,10 +67,9 @@ impl Authority for SoleNode {
     async fn lease(&self, wants: Vec<Want>) -> Result<(), StoreUnavailable> {
         let now = EpochMs(self.now.load(Relaxed));
         let mut authority = self.authority.lock().unwrap_or_else(PoisonError::into_inner);
-        for want in wants {
-            let ask = want.spend.ask(want.amount.0, want.at, now);
+        for (spend, ask) in lease::asks(wants.iter(), now) {
             let reply = authority.lease(0, &ask, now).ok_or(StoreUnavailable)?;
-            want.spend.apply(&ask, &reply);
+            spend.apply(&ask, &reply);
         }
         Ok(())
     }

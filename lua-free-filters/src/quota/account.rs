@@ -167,7 +167,6 @@ impl Account {
     }
 
     /// Credit that nobody has set aside; below zero where more was charged than leased.
-    #[cfg(all(test, shuttle))]
     pub(super) fn free(&self) -> i64 {
         self.credit.load(Acquire)
     }

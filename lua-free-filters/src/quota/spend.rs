@@ -5,7 +5,7 @@ use super::account::{Account, Generation};
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::{Glob, allows};
-use crate::lease::{ASK_AGAIN_MS, Ask, Reply, Terms, Uncovered};
+use crate::lease::{ASK_AGAIN_MS, Ask, Needs, Reply, SLICE_MS, Terms, Uncovered};
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
 use crate::window::{Span, Window};
@@ -82,6 +82,17 @@ struct Accounts {
     known_at: Span,
     /// When the limit ends, by the authority's clock, that credit was leased under.
     lapses_at: EpochMs,
+    /// What the last slice was, and when it was asked for.
+    slice: (i64, EpochMs),
+}
+
+impl Accounts {
+    /// What calls will take while the next slice is to last, if they go on as they did with the last one.
+    fn demand(&self, now: EpochMs) -> i64 {
+        let (granted, at) = self.slice;
+        let lasted_ms = now.0.saturating_sub(at.0).max(1);
+        if lasted_ms > 4 * SLICE_MS { 0 } else { granted.saturating_mul(SLICE_MS) / lasted_ms }
+    }
 }
 
 impl Spend {
@@ -97,7 +108,13 @@ impl Spend {
             model: None,
             terms: ArcSwap::from_pointee(terms),
             current: ArcSwapOption::empty(),
-            held: Mutex::new(Accounts { open: Vec::new(), elsewhere, known_at, lapses_at: EpochMs(i64::MAX) }),
+            held: Mutex::new(Accounts {
+                open: Vec::new(),
+                elsewhere,
+                known_at,
+                lapses_at: EpochMs(i64::MAX),
+                slice: (0, EpochMs(0)),
+            }),
             refused_until: AtomicI64::new(i64::MIN),
         };
         if terms.is_boundless() {
@@ -233,10 +250,10 @@ impl Spend {
         }
     }
 
-    /// What to ask of the authority, so that calls that need `wanted` find credit. Credit of periods that are over, and of
+    /// What to ask of the authority, so that calls find the credit that they need. Credit of periods that are over, and of
     /// terms that have changed, is given back with it.
     #[must_use]
-    pub fn ask(&self, wanted: i64, at: Option<EpochMs>, now: EpochMs) -> Ask {
+    pub fn ask(&self, needs: Needs, at: Option<EpochMs>, now: EpochMs) -> Ask {
         let accounts = self.accounts();
         let terms = self.terms();
         let current = self.current.load();
@@ -251,7 +268,14 @@ impl Spend {
         let booked_before = accounts.elsewhere;
         let uncovered = unleased.next().map(|account| Uncovered { claimed: account.owed(), booked_before });
         let held = Some(accounts.open.iter().filter_map(|account| account.holding()).collect());
-        Ask { quota: self.id, wanted, at, asked: now, terms, held, uncovered }
+        let takes = |account: &&Arc<Account>| match at {
+            Some(at) => account.span.contains(at),
+            None => is_current(account) && account.covers(now),
+        };
+        let free = accounts.open.iter().find(takes).map_or(0, |account| account.free().max(0));
+        let (wanted, least) = (needs.all, needs.least.saturating_sub(free).max(0));
+        let demand = accounts.demand(now);
+        Ask { quota: self.id, wanted, least, demand, at, asked: now, terms, held, uncovered }
     }
 
     /// Takes in what the authority answered to the ask.
@@ -270,6 +294,9 @@ impl Spend {
             accounts.open.iter().for_each(|account| account.retire());
         }
         accounts.lapses_at = terms.holds_until(reply.now);
+        if reply.granted > 0 {
+            accounts.slice = (reply.granted, ask.asked);
+        }
         let counted = self.window.counted(reply.now);
         let shipped_since = take_in(&mut accounts.open, (ask, reply), &counted);
         if reply.span.contains(reply.now) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::denied::{LimitSource, Owner};
 use crate::id::QuotaId;
 use crate::key::Glob;
-use crate::lease::{Increase, Terms};
+use crate::lease::{Increase, Needs, Terms};
 use crate::memory::{SoleNode, ready};
 use crate::ports::{Authority, Want};
 use crate::window::{Unit, Window};
@@ -354,7 +354,7 @@ fn a_late_answer_does_not_carry_credit_past_the_end_of_an_increase() {
     let spend = spend_in(&node, KEY, Window::Total, Terms { increase, ..Terms::elastic(NanoUsd(5)) });
     let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
     let running = reserve(&node, &chain, &take(15, 0)).expect("five and ten");
-    let ask = spend.ask(0, None, NOW);
+    let ask = spend.ask(Needs::default(), None, NOW);
     let later = NOW.plus(1_000);
     let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, later).expect("a quota");
     spend.apply(&ask, &reply);
@@ -393,7 +393,7 @@ fn a_limit_that_a_reply_says_is_gone_refuses_nobody() {
 fn a_reply_from_before_a_change_brings_no_credit() {
     let node = authority();
     let (spend, chain) = strict(&node, Window::Total, 100);
-    let ask = spend.ask(1, None, NOW);
+    let ask = spend.ask(Needs::of_one(NanoUsd(1)), None, NOW);
     let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
     spend.set_terms(set_at_authority(&node, &spend, NanoUsd(50)));
     spend.apply(&ask, &reply);
@@ -409,7 +409,7 @@ fn a_node_whose_clock_is_off_can_spend_in_the_authoritys_period() {
     let (spend, chain) = strict(&node, Window::Rolling(Unit::Minute), 10);
     for off_ms in [-1_500, 0, 1_500] {
         let own = NOW.plus(off_ms);
-        let ask = spend.ask(1, None, own);
+        let ask = spend.ask(Needs::of_one(NanoUsd(1)), None, own);
         let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
         spend.apply(&ask, &reply);
         let held = chain.reserve(&take(10, 0), own).expect("all is left");
@@ -426,7 +426,7 @@ fn a_charge_that_is_shipped_while_a_first_limit_is_asked_for_counts_once() {
     let running = reserve(&node, &chain, &take(30, 0)).expect("without a limit");
     let share = running.shares()[0];
     spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
-    let ask = spend.ask(0, None, NOW);
+    let ask = spend.ask(Needs::default(), None, NOW);
     running.settle(NanoUsd(20), 0);
     {
         let mut books = node.authority.lock().expect("not poisoned");
@@ -472,7 +472,7 @@ fn credit_of_a_lost_reply_is_leased_anew_under_the_limit_of_now() {
     let node = authority();
     let (spend, chain) = strict(&node, Window::Total, 100);
     let lease = |amount| {
-        let ask = spend.ask(amount, None, NOW);
+        let ask = spend.ask(Needs::of_one(NanoUsd(amount)), None, NOW);
         let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
         (ask, reply)
     };

@@ -1,7 +1,7 @@
 //! A node: its quotas, its running calls, and the journal that outlives it.
 
 use filters::denied::{LimitSource, Owner};
-use filters::lease::{Ask, Reply};
+use filters::lease::{self, Ask, Reply};
 use filters::money::NanoUsd;
 use filters::ports::{Share, Want};
 use filters::quota::{Chain, Reservation, Spend};
@@ -87,21 +87,9 @@ impl Process {
 
     /// One ask for each quota and period that somebody waits for.
     pub(crate) fn open_transaction(&mut self, number: u64, now: EpochMs) -> Vec<Ask> {
-        let mut wanted: BTreeMap<_, (Arc<Spend>, i64)> = BTreeMap::new();
-        for (waiting, wants) in self.waiting.drain(..) {
-            self.served.push(waiting);
-            for want in wants {
-                let period = want.at.map(|at| want.spend.window.span(at).start);
-                let (_, sum) = wanted.entry((want.spend.id, period)).or_insert((want.spend, 0));
-                *sum += want.amount.0;
-            }
-        }
-        let mut asks: Asks = Vec::new();
-        for ((id, at), (spend, sum)) in wanted {
-            let ask = spend.ask(sum, at, now);
-            let is_first = asks.last().is_none_or(|(_, before)| before.quota != id);
-            asks.push((spend, if is_first { ask } else { ask.after_another() }));
-        }
+        let (waiting, wants): (Vec<_>, Vec<_>) = self.waiting.drain(..).unzip();
+        self.served.extend(waiting);
+        let asks: Asks = lease::asks(wants.iter().flatten(), now);
         let sent = asks.iter().map(|(_, ask)| ask.clone()).collect();
         self.asks = Some((number, asks));
         sent

@@ -1,6 +1,7 @@
 //! The end: what must be true when all are back.
 
 use super::World;
+use filters::lease::Needs;
 use filters::money::NanoUsd;
 use filters::quota::{Chain, Take};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl World {
             spend.set_terms(self.quotas[place].current());
             spend.give_back();
             let amount = wanted.filter(|(of, _)| *of == place).map_or(0, |(_, amount)| amount);
-            let ask = spend.ask(amount, None, clock);
+            let ask = spend.ask(Needs::of_one(NanoUsd(amount)), None, clock);
             let reply = self.authority.lease(self.nodes[node].number, &ask, self.now).expect("a quota");
             spend.apply(&ask, &reply);
         }
