@@ -47,7 +47,11 @@ fn admit(criterion: &mut Criterion) {
             rate(LimitSource::Requests(Owner::Key, Unit::Minute), Counted::Requests),
             rate(LimitSource::Tokens(Owner::Key, Unit::Minute), Counted::Tokens),
         ],
-        concurrency: vec![Arc::new(Concurrency::new(LimitSource::Concurrency(Owner::Key), 1_000))],
+        concurrency: vec![Arc::new(Concurrency::new(
+            QuotaId(9),
+            LimitSource::Concurrency(Owner::Key),
+            Terms::elastic(NanoUsd::MAX),
+        ))],
         spend: vec![spend(1, LimitSource::Spend(Owner::Key)), spend(2, LimitSource::OrganisationBalance)],
     });
     let sources = [Owner::Key, Owner::Project, Owner::Organisation].map(LimitSource::Spend);

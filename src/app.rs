@@ -12,7 +12,6 @@ use crate::metrics::Metrics;
 use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
 use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
-use crate::store::leases::Leases;
 use crate::store::ledger::LedgerSettings;
 use crate::store::objects::ObjectBook;
 use crate::store::requests::{self, NoteWriter};
@@ -163,7 +162,7 @@ struct Parts {
     certificates: Option<Arc<Certificates>>,
     /// Those who write into the books, until they are started.
     writers: Mutex<Option<(Shipper, NoteWriter)>>,
-    writing: Mutex<Vec<JoinHandle<()>>>,
+    writing: Mutex<Vec<JoinHandle<bool>>>,
     stopping: watch::Sender<bool>,
 }
 
@@ -172,17 +171,7 @@ impl Parts {
     async fn open(config: &Config, log: &Log) -> Result<Self, Problem> {
         let store = Store::of(&config.books).await?.with_ledger_settings(ledger_settings(config));
         remember_prices(&store, config).await?;
-        let shipped = match journal::node_name(&config.books.data_dir) {
-            Some(node) => store.checkpoint(&node).await?,
-            None => None,
-        };
-        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
-        let journal = Arc::new(journal);
-        let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
-        let shipped = shipper.ship_all().await?;
-        if shipped > 0 {
-            tracing::info!(?recovered, shipped, "what an earlier process left is on the books");
-        }
+        let (journal, shipper) = open_journal(&store, config).await?;
         let settings = KeyCacheSettings {
             entries_max: config.keys.cache_entries_max,
             unknown_max: config.keys.negative_entries_max,
@@ -198,7 +187,7 @@ impl Parts {
             objects: Arc::new(ObjectBook::new(store.clone(), Arc::clone(&journal))),
             journal: Arc::clone(&journal) as _,
             notes,
-            authority: Arc::new(Leases::new(store.clone(), journal.node()).await?),
+            authority: Arc::new(keys.leases().clone()),
             metrics,
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
@@ -237,11 +226,17 @@ impl Parts {
             let stopping = self.stopping.subscribe();
             let shipping = BACKGROUND.spawn(async move {
                 shipper.run(stopping).await;
-                if let Err(error) = shipper.ship_all().await {
+                let shipped = shipper.ship_all().await;
+                if let Err(error) = &shipped {
                     tracing::error!(%error, "calls stay in the journal until the next start");
                 }
+                shipped.is_ok()
             });
-            let noting = BACKGROUND.spawn(note_writer.run(self.stopping.subscribe()));
+            let stopping = self.stopping.subscribe();
+            let noting = BACKGROUND.spawn(async move {
+                note_writer.run(stopping).await;
+                true
+            });
             *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = vec![shipping, noting];
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
@@ -259,12 +254,46 @@ impl Parts {
         // The error says that nothing listens any more, which is what is wanted.
         let _ = self.stopping.send(true);
         let writing = std::mem::take(&mut *self.writing.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut is_all_written = true;
         for writer in writing {
-            if writer.await.is_err() {
+            let written = writer.await;
+            if written.is_err() {
                 tracing::error!("a writer of the books panicked; calls stay in the journal until the next start");
             }
+            is_all_written &= written.unwrap_or(false);
+        }
+        if is_all_written && let Err(cause) = self.keys.leases().stop().await {
+            tracing::warn!(%cause, "what this node holds could not be given back; it is at its next start");
         }
         self.log.end();
+    }
+}
+
+/// Opens the journal, closes what an earlier process left open in it, and ships it. That of a node that was forgotten is set
+/// aside then, and this process goes on as a new node.
+async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<Journal>, Shipper), Problem> {
+    loop {
+        let shipped = match journal::node_name(&config.books.data_dir) {
+            Some(node) => store.checkpoint(&node).await?,
+            None => None,
+        };
+        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
+        let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
+        let shipped = shipper.ship_all().await?;
+        if shipped > 0 {
+            tracing::info!(?recovered, shipped, "what an earlier process left is on the books");
+        }
+        if !store.is_forgotten(journal.node()).await? {
+            return Ok((Arc::new(journal), shipper));
+        }
+        let node = journal.node().to_owned();
+        drop((shipper, journal));
+        let aside = journal::set_aside(&config.books.data_dir, &node)?;
+        tracing::warn!(
+            node,
+            ?aside,
+            "this node was forgotten: its journal is on the books, and this process is a new node"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that keep the books: organisations, projects, keys, usage, audit, prices, backups. They work on the store directly, beside a running
+//! The commands that keep the books: organisations, projects, keys, nodes, usage, audit, prices, backups. They work on the store directly, beside a running
 //! gateway, which sees a change within a second.
 //!
 //! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations, `limit.rs` limits, `zone.rs`
@@ -9,6 +9,7 @@ mod backup;
 mod key;
 mod limit;
 mod moment;
+mod node;
 mod org;
 mod print;
 mod project;
@@ -36,6 +37,9 @@ pub enum Command {
     /// Keys: what clients send.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Nodes: the gateways that share the books.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// What a key or an organisation has used and was charged.
     Usage(usage::UsageCommand),
     /// Recompute the books; exits with 1 and names the first invariant that is broken.
@@ -109,6 +113,7 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
         Command::Org(command) => org::run(command, surroundings).await,
         Command::Project(command) => project::run(command, surroundings).await,
         Command::Key(command) => key::run(command, surroundings).await,
+        Command::Node(command) => node::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,
         Command::Audit(command) => audit::run(command, surroundings).await,
         Command::Reprice(command) => reprice::run(command, surroundings).await,

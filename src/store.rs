@@ -6,7 +6,7 @@
 //!   `limits.rs` what sets and changes them
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
-//!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit
+//!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `objects.rs`: whose the objects are that providers store
 //! - `requests.rs`: notes of requests that cost nothing
@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod limits;
 mod live_quotas;
 mod loader;
+pub mod nodes;
 pub mod objects;
 pub mod organisations;
 mod pepper;
@@ -109,6 +110,15 @@ pub enum StoreError {
     /// The change would break a rule.
     #[error("{0}")]
     Refused(&'static str),
+    /// An operator has forgotten this node.
+    #[error(
+        "the node {0} was forgotten: what it held is booked as spent or was given to others, and it gets no more; stop its \
+         process, and start it again to ship its journal and go on as a new node"
+    )]
+    Forgotten(String),
+    /// What was read has changed before it was decided upon.
+    #[error("another transaction changed the same rows")]
+    Moved,
     /// The system has no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -246,7 +256,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_of_the_first_migration_keeps_its_quotas() {
-        use filters::time::EpochMs;
         let dir = tempfile::tempdir().expect("a directory");
         let options = SqliteConnectOptions::new().filename(dir.path().join("tollgate.db")).create_if_missing(true);
         let old = SqlitePool::connect_with(options).await.expect("a database");
@@ -256,7 +265,7 @@ mod tests {
         }
         old.close().await;
         let store = Store::open(dir.path()).await.expect("brought up to date");
-        let now = EpochMs(1_800_000_000_000);
+        let now = filters::time::EpochMs(1_800_000_000_000);
         let org = store.organisations(None, 9).await.expect("read").remove(0);
         assert_eq!((org.credits.0, org.spent.0), (10_000_000_000, 30));
         let keys = store.keys(org.id, None, now).await.expect("read");

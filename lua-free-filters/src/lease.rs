@@ -200,7 +200,7 @@ impl Needs {
 /// What is to be asked for each quota and period, for all who wait for it, in the order of the quotas.
 #[must_use]
 pub fn asks<'a>(wants: impl Iterator<Item = &'a Want>, now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
-    let mut waiting: BTreeMap<(QuotaId, Option<EpochMs>), (&Arc<Spend>, Needs)> = BTreeMap::new();
+    let mut waiting: BTreeMap<_, (&Arc<Spend>, Needs)> = BTreeMap::new();
     for want in wants {
         let period = want.at.map(|at| want.spend.window.span(at).start);
         let (_, needs) = waiting.entry((want.spend.id, period)).or_insert((&want.spend, Needs::default()));

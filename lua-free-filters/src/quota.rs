@@ -69,17 +69,15 @@ impl Chain {
             chain: Arc::clone(self),
             tokens: take.tokens as i64,
             at: now,
-            concurrency: Places::default(),
             rates: Places::default(),
-            held: Vec::with_capacity(self.spend.len()),
+            places: 0,
+            held: Vec::with_capacity(self.concurrency.len() + self.spend.len()),
         };
         // A reservation that is dropped gives back what it has; so an early return takes nothing.
         let counts = |model: &Option<Glob>| allows(model.as_slice(), take.model);
-        for (place, concurrency) in
-            self.concurrency.iter().take(PLACES_MAX).enumerate().filter(|(_, quota)| counts(&quota.model))
-        {
-            concurrency.take()?;
-            taken.concurrency.add(place);
+        for concurrency in self.concurrency.iter().filter(|quota| counts(&quota.model)) {
+            taken.held.push(concurrency.take(now)?);
+            taken.places += 1;
         }
         for (place, rate) in self.rates.iter().take(PLACES_MAX).enumerate().filter(|(_, quota)| counts(&quota.model)) {
             rate.take(taken.amount_of(rate), now)?;
@@ -109,17 +107,23 @@ impl Chain {
         self.spend.iter().filter(move |spend| spend.applies_to(model))
     }
 
-    /// Where a refused call may find more credit, and how much it lacks there: to be asked of the authority. None if it is not
-    /// money that it lacks; nothing if there is credit by now, or none to be had.
+    /// Where a refused call may find more credit or a place, and how much it lacks there: to be asked of the authority. None if
+    /// it is neither that it lacks; nothing if there is some by now, or none to be had.
     #[must_use]
     pub fn short_of(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Option<Vec<Want>> {
-        let is_about_money =
-            matches!(refused.code(), Code::CreditsReserved | Code::SpendLimitReached | Code::InsufficientCredits);
-        let short = |spend: &Arc<Spend>| {
-            let amount = take.money(spend).ok()?;
+        let is_leased = matches!(
+            refused.code(),
+            Code::ConcurrencyExceeded | Code::CreditsReserved | Code::SpendLimitReached | Code::InsufficientCredits
+        );
+        let short = |(spend, amount): (&Arc<Spend>, NanoUsd)| {
             spend.is_worth_asking(amount, now).then(|| Want { spend: Arc::clone(spend), amount, at: None })
         };
-        is_about_money.then(|| self.spend_of(take.model).filter_map(short).collect())
+        let places = self.concurrency.iter().filter(|quota| allows(quota.model.as_slice(), take.model));
+        // Nobody gives a place back to who has them all.
+        let places = places.map(|quota| quota.places()).filter(|places| !places.is_all_here(now));
+        let places = places.map(|places| (places, concurrency::PLACE));
+        let money = self.spend_of(take.model).filter_map(|spend| Some((spend, take.money(spend).ok()?)));
+        is_leased.then(|| places.chain(money).filter_map(short).collect())
     }
 
     /// The reading of requests or of tokens that leaves least to calls of a model; where none is named, of those that count
@@ -138,7 +142,7 @@ impl Chain {
     }
 }
 
-/// Most rates, and most limits of concurrency, in a chain.
+/// Most rates in a chain.
 pub const PLACES_MAX: usize = 64;
 
 /// Which quotas of a list a call has taken from; a list has at most [`PLACES_MAX`].
@@ -167,8 +171,9 @@ pub struct Reservation {
     chain: Arc<Chain>,
     tokens: i64,
     at: EpochMs,
-    concurrency: Places,
     rates: Places,
+    /// So many of the first of what is held are places among the calls at once; the others are money.
+    places: usize,
     held: Vec<Held>,
 }
 
@@ -177,13 +182,17 @@ impl Reservation {
     #[must_use]
     pub fn shares(&self) -> Vec<Share> {
         let share = |held: &Held| Share { quota: held.spend.id, period: held.account.span.start };
-        self.held.iter().map(share).collect()
+        self.money().iter().map(share).collect()
+    }
+
+    fn money(&self) -> &[Held] {
+        &self.held[self.places..]
     }
 
     /// The least that is set aside in any quota of money.
     #[must_use]
     pub fn least(&self) -> Option<NanoUsd> {
-        self.held.iter().map(|held| NanoUsd(held.amount)).min()
+        self.money().iter().map(|held| NanoUsd(held.amount)).min()
     }
 
     /// Takes more from every elastic quota, or nothing from any; the refusal names the quota.
@@ -191,7 +200,8 @@ impl Reservation {
         let elastic = |held: &&mut Held| !held.spend.is_strict();
         let mut extended = 0;
         let mut refused = None;
-        for held in self.held.iter_mut().filter(elastic) {
+        let money = &mut self.held[self.places..];
+        for held in money.iter_mut().filter(elastic) {
             if !held.extend(more.0) {
                 refused = Some(held.spend.refusal(more, now));
                 break;
@@ -199,7 +209,7 @@ impl Reservation {
             extended += 1;
         }
         if let Some(denied) = refused {
-            self.held.iter_mut().filter(elastic).take(extended).for_each(|held| held.shrink(more.0));
+            money.iter_mut().filter(elastic).take(extended).for_each(|held| held.shrink(more.0));
             return Err(denied);
         }
         Ok(())
@@ -208,7 +218,7 @@ impl Reservation {
     /// Where a refused extension may find more credit: to be asked of the authority, for the periods of this call.
     #[must_use]
     pub fn short_of(&self, more: NanoUsd) -> Vec<Want> {
-        let elastic = self.held.iter().filter(|held| !held.spend.is_strict() && !held.has(more.0));
+        let elastic = self.money().iter().filter(|held| !held.spend.is_strict() && !held.has(more.0));
         elastic.map(|held| Want { spend: Arc::clone(&held.spend), amount: more, at: Some(self.at) }).collect()
     }
 
@@ -218,6 +228,8 @@ impl Reservation {
     }
 
     fn release(&mut self, charge: NanoUsd, tokens_used: i64, requests: i64) {
+        // Nobody pays for a place.
+        self.held.drain(..self.places).for_each(|held| held.settle(NanoUsd::ZERO));
         self.held.drain(..).for_each(|held| held.settle(charge));
         for rate in self.rates.of(&self.chain.rates) {
             let used = match rate.counted {
@@ -226,8 +238,7 @@ impl Reservation {
             };
             rate.adjust(self.amount_of(rate), used, self.at);
         }
-        self.concurrency.of(&self.chain.concurrency).for_each(|concurrency| concurrency.release());
-        (self.rates, self.concurrency) = (Places::default(), Places::default());
+        (self.rates, self.places) = (Places::default(), 0);
     }
 
     fn amount_of(&self, rate: &Rate) -> i64 {

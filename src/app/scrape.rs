@@ -42,6 +42,7 @@ impl Scrape {
                 failed: keys.failed.load(Ordering::Relaxed),
             },
             key_cache_entries: keys.entries.load(Ordering::Relaxed) as u64,
+            authority_transactions: self.keys.leases().transactions(),
             log_lines_lost: self.log.lines_lost(),
             quota_thresholds: self
                 .store

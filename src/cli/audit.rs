@@ -2,7 +2,7 @@
 
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
-use crate::store::audit::{Account, AuditReport, Finding, Listing, NodeLeases};
+use crate::store::audit::{Account, AuditReport, Finding, Listing, NodeLeases, Unaccounted};
 use crate::store::journal;
 use filters::money::NanoUsd;
 use serde::Serialize;
@@ -30,6 +30,7 @@ struct AccountLine<'a> {
     top_ups: Usd,
     refunds: Usd,
     charges: Usd,
+    unaccounted: Usd,
     balance: Usd,
 }
 
@@ -66,6 +67,16 @@ struct NodeLine<'a> {
     outstanding: Usd,
 }
 
+#[derive(Serialize)]
+struct UnaccountedLine<'a> {
+    node: &'a str,
+    quota: i64,
+    owner: &'a str,
+    period_ms: i64,
+    booked: Usd,
+    left: Usd,
+}
+
 /// How much there is of something that is no error, and the first of it.
 #[derive(Serialize)]
 struct ListLine<T> {
@@ -91,6 +102,7 @@ struct AuditLine<'a> {
     excesses: ListLine<ExcessLine<'a>>,
     lowered: ListLine<LoweredLine<'a>>,
     nodes: Vec<NodeLine<'a>>,
+    unaccounted: ListLine<UnaccountedLine<'a>>,
     open_intents: u64,
     unshipped: u64,
 }
@@ -148,6 +160,7 @@ fn line(report: &AuditReport) -> AuditLine<'_> {
             below_spent: Usd(NanoUsd(lowered.amount)),
         }),
         nodes: report.nodes.iter().map(NodeLine::from).collect(),
+        unaccounted: list(&report.unaccounted, UnaccountedLine::from),
         open_intents: report.journal.open_intents,
         unshipped: report.journal.unshipped,
     }
@@ -161,6 +174,7 @@ impl<'a> From<&'a Account> for AccountLine<'a> {
             top_ups: Usd(account.top_ups),
             refunds: Usd(account.refunds),
             charges: Usd(account.charges),
+            unaccounted: Usd(account.unaccounted),
             balance: Usd(account.balance),
         }
     }
@@ -175,6 +189,19 @@ impl<'a> From<&'a Finding> for FindingLine<'a> {
 impl<'a> From<&'a NodeLeases> for NodeLine<'a> {
     fn from(node: &'a NodeLeases) -> Self {
         Self { node: &node.node, leases: node.leases, outstanding: usd(node.outstanding) }
+    }
+}
+
+impl<'a> From<&'a Unaccounted> for UnaccountedLine<'a> {
+    fn from(held: &'a Unaccounted) -> Self {
+        Self {
+            node: &held.node,
+            quota: held.quota.0,
+            owner: &held.owner,
+            period_ms: held.period.0,
+            booked: Usd(held.booked),
+            left: Usd(held.left),
+        }
     }
 }
 
@@ -220,7 +247,7 @@ fn describe(report: &AuditReport) -> String {
 
 /// Lists with sums: calls above what was set aside, quotas above their limits, limits below what was spent, leases.
 fn list_harmless(text: &mut String, report: &AuditReport) {
-    let AuditReport { recovered, above_reserve, excesses, lowered, nodes, .. } = report;
+    let AuditReport { recovered, above_reserve, excesses, lowered, nodes, unaccounted, .. } = report;
     let mut told = |count: u64, sum: i128, what: &str, lines: Vec<String>| {
         if count > 0 {
             // Writing to a String can't fail.
@@ -247,6 +274,12 @@ fn list_harmless(text: &mut String, report: &AuditReport) {
         format!("quota {} of {owner}: ${limit} from {at}, ${} below", lowered.quota.0, NanoUsd(lowered.amount))
     });
     told(lowered.count, lowered.sum, "limits were set below what had been spent", limits.collect());
+    let held = unaccounted.named.iter().map(|held| {
+        let (owner, period, booked) = (&held.owner, held.period.0, held.booked);
+        format!("quota {} of {owner}, period {period}: ${} of ${booked} of {}", held.quota.0, held.left, held.node)
+    });
+    let what = "shares of forgotten nodes are counted as spent until their calls come on the books";
+    told(unaccounted.count, unaccounted.sum, what, held.collect());
     for node in nodes.iter().filter(|node| node.outstanding != 0) {
         told(node.leases, node.outstanding, &format!("leases are {}'s to spend", node.node), Vec::new());
     }

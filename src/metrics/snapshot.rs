@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub key_lookups: KeyLookups,
     /// Keys held in memory.
     pub key_cache_entries: u64,
+    /// Transactions in which this node asked for credit, in total.
+    pub authority_transactions: u64,
     /// Lines of the log that found no room, in total.
     pub log_lines_lost: u64,
     /// Times that quotas have reached each of [`THRESHOLDS`], in total.
@@ -75,6 +77,7 @@ pub(super) struct Snapshots {
     lookups_unknown: IntCounter,
     lookups_failed: IntCounter,
     key_cache_entries: IntGauge,
+    authority_transactions: IntCounter,
     log_lines_lost: IntCounter,
     quota_thresholds: [IntCounter; THRESHOLDS.len()],
     unnoted_sampled: IntCounter,
@@ -105,6 +108,10 @@ impl Snapshots {
             lookups_unknown: lookups.with_label_values(&["unknown"]),
             lookups_failed: lookups.with_label_values(&["failed"]),
             key_cache_entries: list.gauge("tollgate_key_cache_entries", "Keys held in memory."),
+            authority_transactions: list.counter(
+                "tollgate_authority_transactions_total",
+                "Transactions in which this node asked for credit or gave it back.",
+            ),
             log_lines_lost: list.counter(
                 "tollgate_log_lines_lost_total",
                 "Lines that were left out because the log is not read fast enough.",
@@ -130,6 +137,7 @@ impl Snapshots {
         advance(&self.lookups_unknown, snapshot.key_lookups.unknown);
         advance(&self.lookups_failed, snapshot.key_lookups.failed);
         set(&self.key_cache_entries, snapshot.key_cache_entries);
+        advance(&self.authority_transactions, snapshot.authority_transactions);
         advance(&self.log_lines_lost, snapshot.log_lines_lost);
         let thresholds = self.quota_thresholds.iter().zip(snapshot.quota_thresholds);
         thresholds.for_each(|(counter, total)| advance(counter, total));

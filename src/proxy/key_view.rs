@@ -99,7 +99,7 @@ impl<'a> KeyView<'a> {
             requests_remaining: requests.map(|reading| reading.remaining),
             tokens_per_minute: tokens.map(|reading| reading.limit),
             tokens_remaining: tokens.map(|reading| reading.remaining),
-            concurrency: chain.concurrency.iter().map(|concurrency| concurrency.limit()).min(),
+            concurrency: chain.concurrency.iter().map(|concurrency| concurrency.limit(now)).min(),
             limits: LimitView::all(chain, now),
             scopes: key.scopes.names().collect(),
             models: key.models.iter().map(|glob| &*glob.0).collect(),
@@ -113,7 +113,7 @@ impl<'a> LimitView<'a> {
     fn all(chain: &'a Chain, now: EpochMs) -> Vec<Self> {
         let money = chain.spend.iter().filter_map(|spend| Self::of_money(spend, now));
         let rates = chain.rates.iter().map(|rate| Self::of_rate(rate, now));
-        money.chain(rates).chain(chain.concurrency.iter().map(|calls| Self::of_concurrency(calls))).collect()
+        money.chain(rates).chain(chain.concurrency.iter().map(|calls| Self::of_concurrency(calls, now))).collect()
     }
 
     fn of_rate(rate: &'a Rate, now: EpochMs) -> Self {
@@ -130,8 +130,8 @@ impl<'a> LimitView<'a> {
         }
     }
 
-    fn of_concurrency(calls: &'a Concurrency) -> Self {
-        let (limit, running) = (calls.limit(), calls.running());
+    fn of_concurrency(calls: &'a Concurrency, now: EpochMs) -> Self {
+        let (limit, running) = (calls.limit(now), calls.running());
         Self {
             source: calls.source.name(),
             window: None,

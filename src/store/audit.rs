@@ -112,7 +112,7 @@ impl<T> Listing<T> {
     }
 }
 
-/// An organisation's account: opening, top-ups and refunds less charges are the balance.
+/// An organisation's account: opening, top-ups and refunds less charges and what is unaccounted are the balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// Whose.
@@ -125,6 +125,8 @@ pub struct Account {
     pub refunds: NanoUsd,
     /// What its calls were charged.
     pub charges: NanoUsd,
+    /// What forgotten nodes held, and no call has accounted for.
+    pub unaccounted: NanoUsd,
     /// What the books say is left.
     pub balance: NanoUsd,
 }
@@ -183,6 +185,23 @@ pub struct NodeLeases {
     pub outstanding: i128,
 }
 
+/// What a forgotten node held of a quota in a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccounted {
+    /// The node's name.
+    pub node: String,
+    /// Which quota.
+    pub quota: QuotaId,
+    /// Whose.
+    pub owner: String,
+    /// When the period began; 0 for a total.
+    pub period: EpochMs,
+    /// Booked as spent when the node was forgotten.
+    pub booked: NanoUsd,
+    /// Of it, what no call has accounted for.
+    pub left: NanoUsd,
+}
+
 /// What an audit has found.
 #[derive(Clone, Debug, Default)]
 pub struct AuditReport {
@@ -212,6 +231,8 @@ pub struct AuditReport {
     pub lowered: Listing<Lowered>,
     /// What is leased.
     pub nodes: Vec<NodeLeases>,
+    /// What forgotten nodes held, with the sum of what no call has accounted for.
+    pub unaccounted: Listing<Unaccounted>,
     /// What the journals say.
     pub journal: JournalFacts,
     /// Calls that something is written of and that are not on the books: for [`Store::judge_strays`].

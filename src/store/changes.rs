@@ -2,7 +2,7 @@
 
 use super::{Connection, StoreError, engine};
 use crate::store::engine::On;
-use filters::id::{KeyId, OrgId, ProjectId};
+use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::time::EpochMs;
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ const KEPT_MS: i64 = 3_600_000;
 /// How far back a poll reads again: a transaction may commit later than its number and time say. A server breaks those off
 /// that take longer than a few seconds (`store.timeout_ms`).
 const OVERLAP_MS: i64 = 10_000;
+/// How long a quota is known as wanted: it is said again as long as it is.
+const WANTED_KEPT_MS: i64 = 60_000;
 
 /// Something that a gateway may hold in memory and must read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub(super) enum Change {
     Project(ProjectId),
     /// An organisation's record, or limits of it.
     Organisation(OrgId),
+    /// A node was refused what others hold of a quota.
+    Wanted(QuotaId),
 }
 
 impl Change {
@@ -36,6 +40,7 @@ impl Change {
             Self::Balance(_) => "balance",
             Self::Project(_) => "project",
             Self::Organisation(_) => "organisation",
+            Self::Wanted(_) => "wanted",
         }
     }
 
@@ -44,6 +49,7 @@ impl Change {
             Self::Key(key) => key.to_string(),
             Self::Project(project) => project.to_string(),
             Self::KeysMade(org) | Self::Balance(org) | Self::Organisation(org) => org.to_string(),
+            Self::Wanted(quota) => quota.0.to_string(),
         }
     }
 
@@ -55,6 +61,7 @@ impl Change {
             "balance" => object.parse().ok().map(Self::Balance),
             "project" => object.parse().ok().map(Self::Project),
             "organisation" => object.parse().ok().map(Self::Organisation),
+            "wanted" => object.parse().ok().map(QuotaId).map(Self::Wanted),
             _ => None,
         }
     }
@@ -69,7 +76,13 @@ impl Change {
             .bind(now.0)
             .execute(&mut *connection)
             .await?;
-        sqlx::query("DELETE FROM changes WHERE at_ms < $1").bind(now.0 - KEPT_MS).execute(connection).await?;
+        sqlx::query("DELETE FROM changes WHERE at_ms < $1").bind(now.0 - KEPT_MS).execute(&mut *connection).await?;
+        if matches!(self, Self::Wanted(_)) {
+            sqlx::query("DELETE FROM changes WHERE at_ms < $1 AND kind = 'wanted'")
+                .bind(now.0 - WANTED_KEPT_MS)
+                .execute(connection)
+                .await?;
+        }
         Ok(())
     }
 }

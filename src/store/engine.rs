@@ -200,10 +200,15 @@ fn with_numbers(statement: &str) -> String {
     numbered
 }
 
-/// Whether a transaction is to be tried once more, because the server broke it off in favour of another; after a moment that is
+/// Whether a transaction is to be tried once more, because another was preferred to it or changed what it had read; after a moment that is
 /// not the other's.
 pub(super) async fn is_worth_another_try<T>(done: &Result<T, StoreError>, tries: &mut u32) -> bool {
-    let is_worth_it = matches!(done, Err(StoreError::Sql(cause)) if *tries < TRIES_MAX && was_broken_off(cause));
+    let was_broken_off = match done {
+        Err(StoreError::Sql(cause)) => was_broken_off(cause),
+        Err(StoreError::Moved) => true,
+        Ok(_) | Err(_) => false,
+    };
+    let is_worth_it = was_broken_off && *tries < TRIES_MAX;
     if is_worth_it {
         tokio::time::sleep(jitter(*tries)).await;
         *tries += 1;
@@ -264,7 +269,7 @@ fn sqlite_options(data_dir: &Path) -> Result<AnyConnectOptions, StoreError> {
 
 /// The tables, oldest first. A migration only adds: while nodes are brought to a new release one after the other, those of the
 /// release before go on with the tables of the new one, and they must start with them if it is taken back.
-const MIGRATIONS: [(i64, &str, &str); 7] = [
+const MIGRATIONS: [(i64, &str, &str); 8] = [
     (1, "spine", include_str!("migrations/0001_spine.sql")),
     (2, "quotas", include_str!("migrations/0002_quotas.sql")),
     (3, "leases", include_str!("migrations/0003_leases.sql")),
@@ -272,6 +277,7 @@ const MIGRATIONS: [(i64, &str, &str); 7] = [
     (5, "attempts", include_str!("migrations/0005_attempts.sql")),
     (6, "units", include_str!("migrations/0006_units.sql")),
     (7, "objects", include_str!("migrations/0007_objects.sql")),
+    (8, "nodes", include_str!("migrations/0008_nodes.sql")),
 ];
 
 fn migrator(is_server: bool) -> Migrator {

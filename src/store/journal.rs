@@ -18,7 +18,7 @@ mod shipper;
 #[cfg(test)]
 mod tests;
 
-pub use directory::{Held, hold, node_name};
+pub use directory::{Held, hold, node_name, set_aside};
 pub use facts::{JournalFacts, facts, known, oldest};
 pub use header::HeaderFlaw;
 pub use recovery::Recovered;

@@ -2,6 +2,7 @@
 //! processes change is followed by `refresh.rs`.
 
 use super::changes::ChangeFeed;
+use super::leases::Leases;
 use super::live_quotas::LiveQuotas;
 use super::loader::Misses;
 use super::refresh::Following;
@@ -75,7 +76,9 @@ pub(super) struct Shared {
     pub(super) unknown: papaya::HashMap<Lookup, u64>,
     /// Entries in the order in which they are to be read again, with the tick at which they were read.
     pub(super) order: Mutex<VecDeque<(u64, Lookup)>>,
-    pub(super) quotas: Mutex<LiveQuotas>,
+    pub(super) quotas: Arc<Mutex<LiveQuotas>>,
+    /// Where the quotas' credit comes from.
+    pub(super) leases: Leases,
     pub(super) misses: Mutex<Misses>,
     /// Held from reading rows until they are in memory, and while quotas are forgotten: so what is read is never older than
     /// what is forgotten or changed in between.
@@ -99,6 +102,8 @@ impl KeyCache {
     /// Everything that was spent must be on the books by now: a quota begins with what they say.
     pub async fn new(store: Store, node: &str, settings: KeyCacheSettings) -> Result<Self, StoreError> {
         let feed = ChangeFeed::from_now(&mut *store.database.reader.acquire().await?).await?;
+        let quotas = Arc::default();
+        let leases = Leases::new(store.clone(), node, Arc::clone(&quotas)).await?;
         let shared = Shared {
             store,
             node: node.to_owned(),
@@ -107,7 +112,8 @@ impl KeyCache {
             entries: papaya::HashMap::new(),
             unknown: papaya::HashMap::new(),
             order: Mutex::default(),
-            quotas: Mutex::default(),
+            quotas,
+            leases,
             misses: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::new(Following::from(feed)),
@@ -138,6 +144,18 @@ impl KeyCache {
             }
             is_failing = worked.is_err();
         }
+    }
+
+    /// A quarter of a second's work, at once.
+    #[cfg(test)]
+    pub(super) async fn tick(&self) -> Result<(), StoreError> {
+        self.shared.tick().await
+    }
+
+    /// Where credit for the quotas of these keys comes from.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.shared.leases
     }
 
     /// How lookups were answered.
@@ -209,7 +227,6 @@ mod tests {
     use crate::store::fixture::{Books, NOW, new_key};
     use crate::store::journal::Checkpoint;
     use crate::store::keys::NewKey;
-    use crate::store::leases::Leases;
     use filters::key::Status;
     use filters::money::NanoUsd;
     use filters::ports::{Authority, Want};
@@ -351,7 +368,7 @@ mod tests {
         let token = lookup(&books);
         let (intent, terminal) = books.call(1, 1_000, 1_000);
         let key = find(&cache, token).await;
-        let leases = Leases::new(books.store.clone(), "node").await.expect("a node");
+        let leases = cache.leases();
         let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: terminal.charge, at: None };
         leases.lease(key.chain.spend.iter().map(want).collect()).await.expect("leased");
         let take = Take { model: "m", estimate: terminal.charge, bound: None, tokens: 2_000 };

@@ -1,20 +1,34 @@
 //! Credit for the quotas of this node. Calls that find none wait for the node's next lease transaction; one is open at a time,
-//! and it serves all who wait. What is decided is `filters::lease`; here are its rows.
+//! and it serves all who wait. What is decided is `filters::lease`; its rows are in `leases/books.rs`.
 
-use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, push_list, quotas};
-use crate::store::engine::On;
+mod books;
+#[cfg(test)]
+pub(super) mod tests;
+
+use super::engine::{self, On, is_worth_another_try};
+use super::key_cache::lock;
+use super::live_quotas::LiveQuotas;
+use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, nodes};
 use crate::{clock, crash};
 use async_trait::async_trait;
+use books::Books;
 use filters::id::QuotaId;
-use filters::lease::{Ask, Book, Lease, Reply};
+use filters::lease::{self, Ask, Lease, Reply};
+use filters::money::NanoUsd;
 use filters::ports::{Authority, Share, StoreUnavailable, Want};
 use filters::quota::Spend;
-use filters::time::EpochMs;
-use filters::window::Window;
 use sqlx::{QueryBuilder, Row};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Where several nodes share the authority, a node begins so many transactions a second at the most, and half of them at once;
+/// full ones are not counted.
+const TRANSACTIONS_PER_SECOND_MAX: u32 = 20;
+/// How often a node says that it is there, whatever it asks.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Where this node's credit comes from. Clones share the queue.
 #[derive(Clone, Debug)]
@@ -26,68 +40,134 @@ pub struct Leases {
 struct Shared {
     store: Store,
     node: String,
+    quotas: Arc<Mutex<LiveQuotas>>,
     queue: Mutex<Queue>,
+    /// When the node last said that it is there.
+    beaten: Mutex<Instant>,
+    is_forgotten: AtomicBool,
+    transactions: AtomicU64,
+    /// Nodes among which the authority shares, as of the last transaction.
+    nodes: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<Waiting>,
     is_served: bool,
+    /// When the transactions of the last second began.
+    begun: VecDeque<Instant>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     wants: Vec<Want>,
+    /// Quotas that other nodes want.
+    wanted: Vec<QuotaId>,
     done: oneshot::Sender<Result<(), StoreUnavailable>>,
 }
 
+/// What one transaction is about.
+struct Business {
+    asks: Vec<(Arc<Spend>, Ask)>,
+    /// Quotas that are wanted and not in use here.
+    unused: Vec<QuotaId>,
+}
+
 impl Leases {
-    /// Enters the node among those that may ask. To be called when none of its calls is running and all are on the books:
-    /// then it holds no more than its leases leave it.
-    ///
-    /// What it charged beyond what it was granted was granted by books that are gone, where older ones were restored, or billed
-    /// past what was set aside. Were the difference to stay below zero, it would count as credit for others; so it is taken
-    /// as granted. What it charged under a lease that the restored books do not have counts as spent, like all it charged.
-    pub async fn new(store: Store, node: &str) -> Result<Self, StoreError> {
-        sqlx::query("UPDATE leases SET granted = returned + shipped WHERE node = $1 AND granted - returned < shipped")
-            .bind(node)
-            .execute(&store.database.writer)
-            .await?;
-        sqlx::query("INSERT INTO nodes (id, created_ms) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
-            .bind(node)
-            .bind(clock::now().0)
-            .execute(&store.database.writer)
-            .await?;
-        Ok(Self { shared: Arc::new(Shared { store, node: node.to_owned(), queue: Mutex::default() }) })
+    /// Enters the node among those that may ask, for the quotas in use. To be called when none of its calls is running and all
+    /// are on the books.
+    pub(super) async fn new(store: Store, node: &str, quotas: Arc<Mutex<LiveQuotas>>) -> Result<Self, StoreError> {
+        nodes::enter(&store, node).await?;
+        let shared = Shared {
+            store,
+            node: node.to_owned(),
+            quotas,
+            queue: Mutex::default(),
+            beaten: Mutex::new(Instant::now()),
+            is_forgotten: AtomicBool::new(false),
+            transactions: AtomicU64::new(0),
+            nodes: AtomicU32::new(1),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Transactions that have been begun, for metrics.
+    #[must_use]
+    pub fn transactions(&self) -> u64 {
+        self.shared.transactions.load(Relaxed)
+    }
+
+    /// Says, now and then, that this node is there.
+    pub(super) async fn beat(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        if lock(&shared.beaten).elapsed() < HEARTBEAT || shared.is_forgotten.load(Relaxed) {
+            return Ok(());
+        }
+        let mut transaction = shared.store.database.write().await?;
+        let now = engine::now(&mut transaction).await?;
+        let beaten = nodes::beat(&mut transaction, &shared.node, now).await;
+        shared.note(beaten.as_ref().err());
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Gives back what this node does not need of quotas that are wanted.
+    pub(super) async fn give_back(&self, wanted: Vec<QuotaId>) -> Result<(), StoreUnavailable> {
+        if wanted.is_empty() || self.shared.is_forgotten.load(Relaxed) {
+            return Ok(());
+        }
+        self.shared.join(Vec::new(), wanted).await
+    }
+
+    /// Gives everything back. To be called when no call can come any more and all are on the books. Where one has not ended, its
+    /// node goes on holding what it holds: the next process closes the call.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        if lock(&self.shared.quotas).is_idle() {
+            nodes::stop(&self.shared.store, &self.shared.node).await
+        } else {
+            Ok(())
+        }
     }
 }
 
 #[async_trait]
 impl Authority for Leases {
     async fn lease(&self, wants: Vec<Want>) -> Result<(), StoreUnavailable> {
-        let (done, answer) = oneshot::channel();
-        if self.shared.join(Waiting { wants, done }) {
-            // A task of its own: a caller who leaves must not take the answer of the others along.
-            tokio::spawn(Arc::clone(&self.shared).serve());
+        if self.shared.is_forgotten.load(Relaxed) {
+            return Err(StoreUnavailable);
         }
-        answer.await.unwrap_or(Err(StoreUnavailable))
+        self.shared.join(wants, Vec::new()).await
     }
 }
 
 impl Shared {
-    /// Joins those who wait. Says whether the caller has to start serving them.
-    fn join(&self, waiting: Waiting) -> bool {
-        let mut queue = self.queue();
-        queue.waiting.push(waiting);
-        !std::mem::replace(&mut queue.is_served, true)
+    /// Joins those who wait for the next transaction, and waits for its end.
+    async fn join(self: &Arc<Self>, wants: Vec<Want>, wanted: Vec<QuotaId>) -> Result<(), StoreUnavailable> {
+        let (done, answer) = oneshot::channel();
+        let is_served = {
+            let mut queue = self.queue();
+            queue.waiting.push(Waiting { wants, wanted, done });
+            std::mem::replace(&mut queue.is_served, true)
+        };
+        if !is_served {
+            // A task of its own: a caller who leaves must not take the answer of the others along.
+            tokio::spawn(Arc::clone(self).serve());
+        }
+        answer.await.unwrap_or(Err(StoreUnavailable))
     }
 
     async fn serve(self: Arc<Self>) {
-        while let Some(batch) = self.next_batch() {
-            let served = self.store.database.in_time(self.transact(&batch)).await;
+        loop {
+            let pause = self.queue().pause(self.nodes.load(Relaxed));
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let Some(batch) = self.next_batch() else { return };
+            let served = self.transact(&batch).await;
             if let Err(cause) = &served {
                 tracing::warn!(%cause, waiting = batch.len(), "no credit can be leased; calls go on with what there is");
             }
+            self.note(served.as_ref().err());
             for waiting in batch {
                 // A caller who has left needs no answer.
                 let _ = waiting.done.send(if served.is_ok() { Ok(()) } else { Err(StoreUnavailable) });
@@ -99,7 +179,7 @@ impl Shared {
         let mut queue = self.queue();
         let mut wants = 0;
         let fits = |waiting: &&Waiting| {
-            wants += waiting.wants.len();
+            wants += waiting.wants.len() + waiting.wanted.len();
             wants <= LIST_MAX
         };
         let count = queue.waiting.iter().take_while(fits).count().max(queue.waiting.len().min(1));
@@ -108,6 +188,7 @@ impl Shared {
             queue.is_served = false;
             return None;
         }
+        queue.begun.push_back(Instant::now());
         Some(queue.waiting.drain(..count).collect())
     }
 
@@ -115,166 +196,124 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes in how a word with the authority ended.
+    fn note(&self, failed: Option<&StoreError>) {
+        match failed {
+            None => *lock(&self.beaten) = Instant::now(),
+            Some(cause @ StoreError::Forgotten(_)) => {
+                // First nobody asks any more, then nobody takes.
+                if !self.is_forgotten.swap(true, Relaxed) {
+                    tracing::error!(%cause, "this node admits no calls any more");
+                }
+                lock(&self.quotas).suspend();
+            }
+            Some(_) => {}
+        }
+    }
+
     async fn transact(&self, batch: &[Waiting]) -> Result<(), StoreError> {
-        let now = clock::now();
-        let asks = asks_of(batch, now);
-        let mut transaction = self.store.database.write().await?;
-        let mut books = Books::read(&mut transaction, &asks, now).await?;
-        let replies: Vec<Option<Reply>> = asks.iter().map(|(_, ask)| books.meet(&self.node, ask, now)).collect();
-        books.write(&mut transaction, &self.node).await?;
-        crash::point("before-lease");
-        transaction.commit().await?;
-        crash::point("after-lease");
-        for ((spend, ask), reply) in asks.iter().zip(&replies) {
+        let business = self.business_of(batch);
+        let mut tries = 1;
+        let replies = loop {
+            let decided = self.store.database.in_time(self.decide(&business)).await;
+            if !is_worth_another_try(&decided, &mut tries).await {
+                break decided?;
+            }
+        };
+        for ((spend, ask), reply) in business.asks.iter().zip(&replies) {
             reply.iter().for_each(|reply| spend.apply(ask, reply));
         }
         Ok(())
     }
-}
 
-/// What is asked for each quota and period, for all who wait for it.
-fn asks_of(batch: &[Waiting], now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
-    let mut sums = BTreeMap::new();
-    for want in batch.iter().flat_map(|waiting| &waiting.wants) {
-        let period = want.at.map(|at| want.spend.window.span(at).start);
-        let (_, sum) = sums.entry((want.spend.id, period)).or_insert((&want.spend, 0_i64));
-        *sum = sum.saturating_add(want.amount.0);
-    }
-    let mut asks: Vec<(Arc<Spend>, Ask)> = Vec::with_capacity(sums.len());
-    for ((id, at), (spend, sum)) in sums {
-        let ask = spend.ask(sum, at, now);
-        let is_first = asks.last().is_none_or(|(_, before)| before.quota != id);
-        asks.push((Arc::clone(spend), if is_first { ask } else { ask.after_another() }));
-    }
-    asks
-}
-
-/// What the tables say of the quotas that are asked for.
-#[derive(Default)]
-struct Books {
-    nodes: u32,
-    books: HashMap<QuotaId, Book<String>>,
-    /// Rows of this node that are to be written.
-    changed: BTreeSet<(QuotaId, EpochMs)>,
-}
-
-impl Books {
-    async fn read(connection: &mut Connection, asks: &[(Arc<Spend>, Ask)], now: EpochMs) -> Result<Self, StoreError> {
-        let nodes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM nodes").fetch_one(&mut *connection).await?;
-        let mut books = Self { nodes: u32::try_from(nodes).unwrap_or(u32::MAX), ..Self::default() };
-        // A quota may be asked for more than once: for its present period, and for those of running calls.
-        let mut from: BTreeMap<QuotaId, (&Window, EpochMs)> = BTreeMap::new();
-        for (spend, ask) in asks {
-            let named = ask.holdings().map(|held| held.period);
-            let counted = *spend.window.counted(ask.at.unwrap_or(now)).start();
-            let (_, first) = from.entry(spend.id).or_insert((&spend.window, counted));
-            *first = named.fold(counted.min(*first), EpochMs::min);
-        }
-        let all: Vec<QuotaId> = from.keys().copied().collect();
-        for ids in all.chunks(LIST_MAX) {
-            books.read_terms(connection, ids, &from).await?;
-        }
-        let (totals, windowed): (Vec<_>, Vec<_>) = from.iter().partition(|(_, (window, _))| **window == Window::Total);
-        let totals: Vec<QuotaId> = totals.into_iter().map(|(id, _)| *id).collect();
-        for ids in totals.chunks(LIST_MAX) {
-            books.read_periods(connection, ids, EpochMs(0)).await?;
-        }
-        for (id, (_, first)) in windowed {
-            books.read_periods(connection, &[*id], *first).await?;
-        }
-        Ok(books)
-    }
-
-    async fn read_terms(
-        &mut self,
-        connection: &mut Connection,
-        ids: &[QuotaId],
-        windows: &BTreeMap<QuotaId, (&Window, EpochMs)>,
-    ) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::<Engine>::new(
-            "SELECT id, strict, limit_value, increase_value, increase_until_ms FROM quotas \
-             WHERE removed_ms IS NULL AND id IN ",
-        );
-        push_list(&mut query, ids, |id| id.0);
-        for row in query.on(connection).fetch_all(connection).await? {
-            let id = QuotaId(row.try_get("id")?);
-            if let Some((window, _)) = windows.get(&id) {
-                self.books.insert(id, Book::new((*window).clone(), quotas::read_terms(&row)?));
+    /// What those who wait need of the authority, and what it wants of this node. To be asked when no transaction is open:
+    /// then nothing was granted that has not been taken in.
+    fn business_of(&self, batch: &[Waiting]) -> Business {
+        let (mut returning, mut unused) = (Vec::new(), Vec::new());
+        let quotas = lock(&self.quotas);
+        for id in batch.iter().flat_map(|waiting| &waiting.wanted) {
+            match quotas.leased(*id) {
+                Some(spend) => {
+                    spend.give_back();
+                    returning.push(Want { spend, amount: NanoUsd::ZERO, at: None });
+                }
+                None => unused.push(*id),
             }
         }
-        Ok(())
+        drop(quotas);
+        let wants = batch.iter().flat_map(|waiting| &waiting.wants).chain(&returning);
+        unused.sort_unstable();
+        unused.dedup();
+        Business { asks: lease::asks(wants, clock::now()), unused }
     }
 
-    async fn read_periods(
-        &mut self,
-        connection: &mut Connection,
-        ids: &[QuotaId],
-        from: EpochMs,
-    ) -> Result<(), StoreError> {
-        let mut query =
-            QueryBuilder::<Engine>::new("SELECT quota, window_start_ms, amount FROM spent WHERE window_start_ms >= ");
-        query.push_bind(from.0).push(" AND quota IN ");
-        push_list(&mut query, ids, |id| id.0);
-        for row in query.on(connection).fetch_all(&mut *connection).await? {
-            if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
-                book.spent.insert(EpochMs(row.try_get("window_start_ms")?), row.try_get("amount")?);
-            }
-        }
-        let mut query = QueryBuilder::<Engine>::new(
-            "SELECT quota, period_ms, node, granted, returned, shipped FROM leases WHERE period_ms >= ",
-        );
-        query.push_bind(from.0).push(" AND quota IN ");
-        push_list(&mut query, ids, |id| id.0);
-        for row in query.on(connection).fetch_all(connection).await? {
-            if let Some(book) = self.books.get_mut(&QuotaId(row.try_get("quota")?)) {
-                let nodes = book.leases.entry(EpochMs(row.try_get("period_ms")?)).or_default();
-                nodes.insert(row.try_get("node")?, read_lease(&row)?);
-            }
-        }
-        Ok(())
+    /// One lease transaction. Where its reply is lost, it may have happened all the same; the next ask says what this node
+    /// knows of, and the rest is taken back.
+    async fn decide(&self, business: &Business) -> Result<Vec<Option<Reply>>, StoreError> {
+        self.transactions.fetch_add(1, Relaxed);
+        let mut transaction = self.store.database.write().await?;
+        let now = engine::now(&mut transaction).await?;
+        nodes::beat(&mut transaction, &self.node, now).await?;
+        let nodes = nodes::count(&mut transaction, now).await?;
+        let mut books = Books::open(&mut transaction, (&self.node, nodes), business, now).await?;
+        let replies = business.asks.iter().map(|(_, ask)| books.meet(&self.node, ask, now)).collect();
+        books.write(&mut transaction, &self.node, now).await?;
+        crash::point("before-lease");
+        transaction.commit().await?;
+        crash::point("after-lease");
+        self.nodes.store(nodes, Relaxed);
+        Ok(replies)
     }
+}
 
-    /// One quota's part of the transaction. None if there is no such quota any more: then nobody needs credit of it.
-    fn meet(&mut self, node: &String, ask: &Ask, now: EpochMs) -> Option<Reply> {
-        let (reply, changed) = self.books.get_mut(&ask.quota)?.meet((node, self.nodes), ask, now);
-        self.changed.extend(changed.into_iter().map(|period| (ask.quota, period)));
-        Some(reply)
-    }
-
-    async fn write(&self, connection: &mut Connection, node: &String) -> Result<(), StoreError> {
-        let lease = |quota, period| self.books.get(&quota)?.lease(node, period);
-        let changed: Vec<_> = self.changed.iter().filter_map(|of| Some((*of, lease(of.0, of.1)?))).collect();
-        for chunk in changed.chunks(LIST_MAX) {
-            let mut query =
-                QueryBuilder::<Engine>::new("INSERT INTO leases (quota, period_ms, node, granted, returned, shipped) ");
-            query.push_values(chunk, |mut row, ((quota, period), lease)| {
-                row.push_bind(quota.0).push_bind(period.0).push_bind(node);
-                row.push_bind(lease.granted).push_bind(lease.returned).push_bind(lease.shipped);
-            });
-            // What was shipped is the shipper's to say.
-            query.push(
-                " ON CONFLICT (quota, period_ms, node) DO UPDATE SET granted = excluded.granted, returned = excluded.returned",
-            );
-            query.on(connection).execute(&mut *connection).await?;
+impl Queue {
+    /// How long the next transaction is to wait. Who waits meanwhile is served by it too.
+    fn pause(&mut self, nodes: u32) -> Duration {
+        let second = Duration::from_secs(1);
+        while self.begun.front().is_some_and(|begun| begun.elapsed() >= second) {
+            self.begun.pop_front();
         }
-        Ok(())
+        let waits: usize = self.waiting.iter().map(|waiting| waiting.wants.len() + waiting.wanted.len()).sum();
+        let (count, most) = (self.begun.len() as u32, TRANSACTIONS_PER_SECOND_MAX);
+        // A sole node is granted all that there is: it seldom comes back.
+        if nodes <= 1 || waits >= LIST_MAX || count < most / 2 {
+            return Duration::ZERO;
+        }
+        let apart = second / most;
+        let last = self.begun.back().map_or(second, Instant::elapsed);
+        let first = self.begun.front().map_or(second, Instant::elapsed);
+        if count >= most {
+            (second - first.min(second)).max(apart.saturating_sub(last))
+        } else {
+            apart.saturating_sub(last)
+        }
     }
 }
 
 /// Moves what was shipped of this node's leases, together with what was spent. Where there is no lease there is no limit, and
 /// nothing to move.
-pub(super) async fn ship(connection: &mut Connection, node: &str, sums: &[(Share, i64)]) -> Result<(), StoreError> {
+pub(super) async fn ship(
+    connection: &mut Connection,
+    node: &str,
+    is_forgotten: bool,
+    sums: &[(Share, i64)],
+) -> Result<(), StoreError> {
     let mut query = QueryBuilder::<Engine>::new("WITH moved (quota, period_ms, amount) AS (");
     query.push_values(sums, |mut row, (share, amount)| {
         row.push_bind(share.quota.0).push_bind(share.period.0).push_bind(*amount);
     });
-    // Stops at the largest amount, as what was spent does.
-    query.push(
-        ") UPDATE leases SET shipped = \
-         CASE WHEN moved.amount > 0 AND leases.shipped > 9223372036854775807 - moved.amount THEN 9223372036854775807 \
-         ELSE leases.shipped + moved.amount END \
-         FROM moved WHERE leases.quota = moved.quota AND leases.period_ms = moved.period_ms AND leases.node = ",
-    );
+    query.push(") UPDATE leases SET ");
+    // Stops at the largest amount, as what was spent does. A forgotten node holds nothing: what it ships all the same, it is
+    // taken to have been granted.
+    for (place, column) in ["shipped", "granted"].into_iter().take(1 + usize::from(is_forgotten)).enumerate() {
+        query.push(if place == 0 { "" } else { ", " });
+        query.push(format_args!(
+            "{column} = CASE WHEN moved.amount > 0 AND leases.{column} > 9223372036854775807 - moved.amount \
+             THEN 9223372036854775807 ELSE leases.{column} + moved.amount END"
+        ));
+    }
+    query
+        .push(" FROM moved WHERE leases.quota = moved.quota AND leases.period_ms = moved.period_ms AND leases.node = ");
     query.push_bind(node);
     query.on(connection).execute(connection).await?;
     Ok(())

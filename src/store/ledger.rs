@@ -159,11 +159,7 @@ impl Store {
         let mut transaction = self.database.write().await?;
         let mut pending = Pending::take(held, &mut transaction, node).await?;
         let crossings = merge(&mut transaction, &mut pending).await?;
-        sqlx::query("UPDATE checkpoints SET merged_through = $1 WHERE node = $2")
-            .bind(pending.merged_through)
-            .bind(node)
-            .execute(&mut *transaction)
-            .await?;
+        write_mark(&mut transaction, &pending).await?;
         transaction.commit().await?;
         self.keep(held, pending, &crossings);
         Ok(())
@@ -283,6 +279,22 @@ async fn insert_calls(
         }
     }
     Ok(rows.len())
+}
+
+/// Adds to the sums on the books all that waits of a node, as part of a transaction that goes on.
+pub(super) async fn merge_of(connection: &mut Connection, node: &str) -> Result<(), StoreError> {
+    let mut pending = Pending::take(&mut None, connection, node).await?;
+    merge(connection, &mut pending).await?;
+    write_mark(connection, &pending).await
+}
+
+async fn write_mark(connection: &mut Connection, pending: &Pending) -> Result<(), StoreError> {
+    sqlx::query("UPDATE checkpoints SET merged_through = $1 WHERE node = $2")
+        .bind(pending.merged_through)
+        .bind(&*pending.node)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn merge(connection: &mut Connection, pending: &mut Pending) -> Result<Vec<Crossing>, StoreError> {

@@ -22,6 +22,15 @@ enum Live {
 }
 
 impl Live {
+    /// What the authority leases of it.
+    fn leased(&self) -> Option<&Arc<Spend>> {
+        match self {
+            Self::Spend(spend) => Some(spend),
+            Self::Concurrency(concurrency) => Some(concurrency.places()),
+            Self::Rate(_) => None,
+        }
+    }
+
     /// Whether a key, or a call in progress, holds it. Nobody can take it meanwhile: that needs the registry too.
     fn is_held(&self) -> bool {
         let holders = match self {
@@ -111,16 +120,30 @@ impl LiveQuotas {
     }
 
     fn concurrency(&mut self, row: &QuotaRow) -> Arc<Concurrency> {
-        let limit = row.limit_at(clock::now());
         if let Some(Live::Concurrency(concurrency)) = self.live.get(&row.id) {
-            concurrency.set_limit(limit);
+            concurrency.set_terms(row.terms());
             return Arc::clone(concurrency);
         }
         let source = LimitSource::Concurrency(owner(row));
-        let concurrency = Arc::new(Concurrency::new(source, limit).of_models(row.model.clone()));
+        let concurrency = Arc::new(Concurrency::new(row.id, source, row.terms()).of_models(row.model.clone()));
         let live = Live::Concurrency(Arc::clone(&concurrency));
         self.live.insert(row.id, live);
         concurrency
+    }
+
+    /// What is leased of a quota, if it is in use.
+    pub(super) fn leased(&self, id: QuotaId) -> Option<Arc<Spend>> {
+        self.live.get(&id).and_then(Live::leased).cloned()
+    }
+
+    /// Whether no call has set anything aside.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.values().filter_map(Live::leased).all(|spend| spend.reserved() == NanoUsd::ZERO)
+    }
+
+    /// Lets no call take from what was leased any more.
+    pub(super) fn suspend(&self) {
+        self.live.values().filter_map(Live::leased).for_each(|spend| spend.suspend());
     }
 
     /// Puts a limit in force, if the quota is in use.
@@ -129,7 +152,7 @@ impl LiveQuotas {
         match self.live.get(&row.id) {
             Some(Live::Spend(spend)) => _ = spend.set_terms(row.terms()),
             Some(Live::Rate(rate)) => rate.set_limit(limit),
-            Some(Live::Concurrency(concurrency)) => concurrency.set_limit(limit),
+            Some(Live::Concurrency(concurrency)) => concurrency.set_terms(row.terms()),
             None => {}
         }
     }

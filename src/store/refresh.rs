@@ -51,6 +51,7 @@ impl Shared {
         let tick = self.ticks.fetch_add(1, Relaxed) + 1;
         self.counts.entries.store(self.entries.len(), Relaxed);
         self.follow_changes().await?;
+        self.leases.beat().await?;
         if tick.is_multiple_of(REREAD_EVERY_TICKS) {
             self.reread_oldest(tick).await?;
         }
@@ -70,7 +71,10 @@ impl Shared {
         if changes.is_empty() {
             return Ok(());
         }
-        self.unknown.pin().clear();
+        let wanted: Vec<QuotaId> = changes.iter().filter_map(changed_wanted).collect();
+        if wanted.len() < changes.len() {
+            self.unknown.pin().clear();
+        }
         let mut keys: Vec<KeyId> = changes.iter().filter_map(changed_key).collect();
         let orgs: Vec<OrgId> = changes.iter().filter_map(changed_organisation).collect();
         let projects: Vec<ProjectId> = changes.iter().filter_map(changed_project).collect();
@@ -87,7 +91,10 @@ impl Shared {
                 lock(&self.quotas).set_limit(&row);
             }
         }
-        unapplied.clear();
+        // What could not be given back is wanted still at the next tick.
+        if self.leases.give_back(wanted).await.is_ok() {
+            unapplied.clear();
+        }
         Ok(())
     }
 
@@ -202,27 +209,38 @@ impl Shared {
 fn changed_key(change: &Change) -> Option<KeyId> {
     match change {
         Change::Key(key) => Some(*key),
-        Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) => None,
+        Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) | Change::Wanted(_) => {
+            None
+        }
     }
 }
 
 fn changed_organisation(change: &Change) -> Option<OrgId> {
     match change {
         Change::Organisation(org) => Some(*org),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) => None,
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Wanted(_) => None,
     }
 }
 
 fn changed_project(change: &Change) -> Option<ProjectId> {
     match change {
         Change::Project(project) => Some(*project),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) => None,
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) | Change::Wanted(_) => None,
     }
 }
 
 fn changed_balance(change: &Change) -> Option<String> {
     match change {
         Change::Balance(org) => Some(org.to_string()),
-        Change::Key(_) | Change::KeysMade(_) | Change::Project(_) | Change::Organisation(_) => None,
+        Change::Key(_) | Change::KeysMade(_) | Change::Project(_) | Change::Organisation(_) | Change::Wanted(_) => None,
+    }
+}
+
+fn changed_wanted(change: &Change) -> Option<QuotaId> {
+    match change {
+        Change::Wanted(quota) => Some(*quota),
+        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) => {
+            None
+        }
     }
 }

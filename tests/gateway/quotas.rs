@@ -2,6 +2,7 @@
 //! soon another limit holds.
 
 mod extension;
+mod nodes;
 mod restarts;
 mod storms;
 mod strict;

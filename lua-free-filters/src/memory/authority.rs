@@ -17,6 +17,8 @@ pub struct MemoryAuthority {
     /// Nodes that may ask.
     pub nodes: u32,
     quotas: HashMap<QuotaId, Book<u32>>,
+    /// What forgotten nodes held and is counted as spent, as far as no charge has accounted for it.
+    forgotten: HashMap<u32, HashMap<Share, i64>>,
 }
 
 impl MemoryAuthority {
@@ -25,8 +27,11 @@ impl MemoryAuthority {
         self.quotas.entry(quota).or_insert_with(|| Book::new(window, terms)).terms = terms;
     }
 
-    /// One lease transaction, for one quota.
+    /// One lease transaction, for one quota. None of a quota that there is not, and for a node that was forgotten.
     pub fn lease(&mut self, node: u32, ask: &Ask, now: EpochMs) -> Option<Reply> {
+        if self.is_forgotten(node) {
+            return None;
+        }
         let (reply, _) = self.quotas.get_mut(&ask.quota)?.meet((&node, self.nodes), ask, now);
         Some(reply)
     }
@@ -34,10 +39,46 @@ impl MemoryAuthority {
     /// Puts a charge of a node on the books.
     pub fn ship(&mut self, node: u32, share: Share, charge: NanoUsd) {
         if let Some(book) = self.quotas.get_mut(&share.quota) {
-            *book.spent.entry(share.period).or_default() += charge.0;
+            let forgotten = self.forgotten.get_mut(&node);
+            let is_forgotten = forgotten.is_some();
+            let mut accounted = 0;
+            if let Some(rest) = forgotten.and_then(|shares| shares.get_mut(&share)) {
+                accounted = charge.0.clamp(0, *rest);
+                *rest -= accounted;
+            }
+            *book.spent.entry(share.period).or_default() += charge.0 - accounted;
             let lease = book.leases.get_mut(&share.period).and_then(|nodes| nodes.get_mut(&node));
-            lease.into_iter().for_each(|lease| lease.shipped += charge.0);
+            lease.into_iter().for_each(|lease| {
+                lease.shipped += charge.0;
+                lease.granted += if is_forgotten { charge.0 } else { 0 };
+            });
         }
+    }
+
+    /// Fences a node for good, and counts what it holds as spent.
+    pub fn forget(&mut self, node: u32) {
+        let shares = self.forgotten.entry(node).or_default();
+        for (id, book) in &mut self.quotas {
+            for (period, nodes) in &mut book.leases {
+                let Some(lease) = nodes.get_mut(&node) else { continue };
+                let held = lease.outstanding().max(0);
+                lease.granted = lease.returned + lease.shipped;
+                *book.spent.entry(*period).or_default() += held;
+                shares.insert(Share { quota: *id, period: *period }, held);
+            }
+        }
+    }
+
+    /// Whether a node was forgotten.
+    #[must_use]
+    pub fn is_forgotten(&self, node: u32) -> bool {
+        self.forgotten.contains_key(&node)
+    }
+
+    /// What is counted as spent of a quota in a period because nodes were forgotten, and no charge has accounted for.
+    #[must_use]
+    pub fn unaccounted(&self, share: Share) -> i64 {
+        self.forgotten.values().filter_map(|shares| shares.get(&share)).sum()
     }
 
     /// What was charged to a quota in a period.

@@ -4,9 +4,11 @@
 //! each step changes `credit` once.
 
 use super::sync::{AtomicBool, AtomicI64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
-use crate::lease::{Holding, Lease};
+use crate::lease::{Ask, Holding, Lease, Reply};
 use crate::time::EpochMs;
 use crate::window::Span;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// Credit where there is no limit: no sum of charges comes near it.
 const BOUNDLESS: i64 = i64::MAX / 2;
@@ -157,6 +159,11 @@ impl Account {
         self.is_leased().then_some(Holding { period: self.span.start, returned, granted })
     }
 
+    /// Granted and not given back, charged or not.
+    pub(super) fn lent(&self) -> i64 {
+        self.granted.load(Acquire).saturating_sub(self.returned.load(Acquire))
+    }
+
     /// What was charged or set aside beyond what was leased.
     pub(super) fn owed(&self) -> i64 {
         self.credit.load(Acquire).min(0).saturating_neg()
@@ -188,6 +195,50 @@ impl Account {
 /// When an amount was set aside; see [`Account::take`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation(i64);
+
+/// Brings the accounts to what the authority says of their leases. Says how much was shipped since they were opened, in the
+/// periods that count.
+pub(super) fn take_in(
+    open: &mut Vec<Arc<Account>>,
+    (ask, reply): (&Ask, &Reply),
+    counted: &RangeInclusive<EpochMs>,
+) -> i64 {
+    let mut shipped_since = 0;
+    for (period, lease) in &reply.leases {
+        let Some(account) = open.iter().find(|account| account.span.start == *period) else {
+            if *period == reply.span.start {
+                open.push(Arc::new(Account::leased(reply.span, *lease)));
+            }
+            continue;
+        };
+        if account.is_leased() {
+            account.grant(lease.granted);
+        } else if ask.uncovered.is_some() {
+            account.enter(*lease, reply.booked);
+        } else {
+            // The authority has not heard yet what was charged without a lease. Until it has, this one is nobody's.
+            continue;
+        }
+        if counted.contains(period) {
+            shipped_since += account.shipped_since(lease.shipped);
+        }
+    }
+    shipped_since
+}
+
+/// Whether the authority did not know, when it answered, what this node has given back, or charged without a lease.
+pub(super) fn has_news(open: &[Arc<Account>], reply: &Reply) -> bool {
+    let told = |period| reply.leases.iter().find(|(of, _)| *of == period).map_or(0, |(_, lease)| lease.returned);
+    open.iter().any(|account| account.holding().is_none_or(|held| held.returned > told(held.period)))
+}
+
+/// Whether nothing of a past period is left to settle or to ship. A call that set nothing aside may be charged all the same, so
+/// it is calls that are counted.
+pub(super) fn is_done(account: &Arc<Account>, reply: &Reply) -> bool {
+    let lease = reply.leases.iter().find(|(period, _)| *period == account.span.start).map(|(_, lease)| *lease);
+    let shipped = lease.map_or(0, |lease| account.shipped_since(lease.shipped));
+    Arc::strong_count(account) == 1 && account.settled() == shipped
+}
 
 /// Adds, and stops at the ends: an absurd figure of a provider must not turn debt into credit.
 fn add(number: &AtomicI64, amount: i64) {

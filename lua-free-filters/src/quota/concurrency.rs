@@ -1,8 +1,17 @@
-//! Calls at once.
+//! Calls at once: places are leased like money, and every call gives its place back.
 
+use super::spend::{Held, Spend};
 use crate::denied::{Denied, LimitSource};
+use crate::id::QuotaId;
 use crate::key::Glob;
-use std::sync::atomic::{AtomicI64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use crate::lease::Terms;
+use crate::money::NanoUsd;
+use crate::time::EpochMs;
+use crate::window::Window;
+use std::sync::Arc;
+
+/// What a call takes.
+pub(super) const PLACE: NanoUsd = NanoUsd(1);
 
 /// Calls at once.
 #[derive(Debug)]
@@ -11,15 +20,16 @@ pub struct Concurrency {
     pub source: LimitSource,
     /// The models that it is about; none: all.
     pub model: Option<Glob>,
-    limit: AtomicI64,
-    running: AtomicI64,
+    /// Its places, one for each call: a quota of which nothing is ever charged.
+    places: Arc<Spend>,
 }
 
 impl Concurrency {
-    /// Nobody is running yet.
+    /// Nobody is running yet. The limit of the terms is a number of calls.
     #[must_use]
-    pub fn new(source: LimitSource, limit: i64) -> Self {
-        Self { source, model: None, limit: AtomicI64::new(limit), running: AtomicI64::new(0) }
+    pub fn new(id: QuotaId, source: LimitSource, terms: Terms) -> Self {
+        let nothing = (NanoUsd::ZERO, EpochMs(0));
+        Self { source, model: None, places: Arc::new(Spend::new(id, source, Window::Total, terms, nothing)) }
     }
 
     /// The same limit, for some models only.
@@ -28,33 +38,31 @@ impl Concurrency {
         Self { model, ..self }
     }
 
-    /// Puts another limit in force; running calls go on.
-    pub fn set_limit(&self, limit: i64) {
-        self.limit.store(limit, Release);
-    }
-
-    /// The limit in force.
+    /// Its places: leased from the authority as credit is.
     #[must_use]
-    pub fn limit(&self) -> i64 {
-        self.limit.load(Acquire)
+    pub fn places(&self) -> &Arc<Spend> {
+        &self.places
     }
 
-    /// Calls in progress.
+    /// Puts another limit in force; running calls go on.
+    pub fn set_terms(&self, terms: Terms) {
+        self.places.set_terms(terms);
+    }
+
+    /// The limit in force, over all nodes.
+    #[must_use]
+    pub fn limit(&self, now: EpochMs) -> i64 {
+        self.places.limit(now).0
+    }
+
+    /// Calls in progress at this node.
     #[must_use]
     pub fn running(&self) -> i64 {
-        self.running.load(Acquire)
+        self.places.reserved().0
     }
 
-    pub(super) fn take(&self) -> Result<(), Denied> {
-        let limit = self.limit.load(Acquire);
-        let fits = |running: i64| (running < limit).then_some(running + 1);
-        match self.running.fetch_update(AcqRel, Acquire, fits) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Denied::ConcurrencyExceeded { quota: self.source, limit }),
-        }
-    }
-
-    pub(super) fn release(&self) {
-        self.running.fetch_sub(1, AcqRel);
+    pub(super) fn take(&self, now: EpochMs) -> Result<Held, Denied> {
+        let refused = || Denied::ConcurrencyExceeded { quota: self.source, limit: self.limit(now) };
+        self.places.take(PLACE, now).ok_or_else(refused)
     }
 }

@@ -1,7 +1,7 @@
 //! Money: a prepaid balance, or a spend limit. Calls take from credit that this node has leased (`lease.rs`), period by
 //! period; a check is one compare-and-swap on the account of the current period.
 
-use super::account::{Account, Generation};
+use super::account::{Account, Generation, has_news, is_done, take_in};
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::{Glob, allows};
@@ -10,7 +10,6 @@ use crate::money::NanoUsd;
 use crate::time::EpochMs;
 use crate::window::{Span, Window};
 use arc_swap::{ArcSwap, ArcSwapOption};
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -168,6 +167,13 @@ impl Spend {
         true
     }
 
+    /// Lets no call take from it any more, where it has a limit: the authority no longer stands for what is here.
+    pub fn suspend(&self) {
+        if !self.terms().is_boundless() {
+            self.current.store(None);
+        }
+    }
+
     /// Gives back all credit that no call has set aside; the next ask says so.
     pub fn give_back(&self) {
         if !self.terms().is_boundless() {
@@ -248,6 +254,12 @@ impl Spend {
             None => true,
             Some(account) => !account.has(amount.0) && now.0 >= self.refused_until.load(Acquire),
         }
+    }
+
+    /// Whether this node was granted all that the limit allows, so that nobody else has any of it.
+    pub(super) fn is_all_here(&self, now: EpochMs) -> bool {
+        let current = self.current.load();
+        current.as_ref().is_some_and(|account| account.covers(now) && account.lent() >= self.limit(now).0)
     }
 
     /// What to ask of the authority, so that calls find the credit that they need. Credit of periods that are over, and of
@@ -349,44 +361,4 @@ impl Spend {
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Brings the accounts to what the authority says of their leases. Says how much was shipped since they were opened, in the
-/// periods that count.
-fn take_in(open: &mut Vec<Arc<Account>>, (ask, reply): (&Ask, &Reply), counted: &RangeInclusive<EpochMs>) -> i64 {
-    let mut shipped_since = 0;
-    for (period, lease) in &reply.leases {
-        let Some(account) = open.iter().find(|account| account.span.start == *period) else {
-            if *period == reply.span.start {
-                open.push(Arc::new(Account::leased(reply.span, *lease)));
-            }
-            continue;
-        };
-        if account.is_leased() {
-            account.grant(lease.granted);
-        } else if ask.uncovered.is_some() {
-            account.enter(*lease, reply.booked);
-        } else {
-            // The authority has not heard yet what was charged without a lease. Until it has, this one is nobody's.
-            continue;
-        }
-        if counted.contains(period) {
-            shipped_since += account.shipped_since(lease.shipped);
-        }
-    }
-    shipped_since
-}
-
-/// Whether the authority did not know, when it answered, what this node has given back, or charged without a lease.
-fn has_news(open: &[Arc<Account>], reply: &Reply) -> bool {
-    let told = |period| reply.leases.iter().find(|(of, _)| *of == period).map_or(0, |(_, lease)| lease.returned);
-    open.iter().any(|account| account.holding().is_none_or(|held| held.returned > told(held.period)))
-}
-
-/// Whether nothing of a past period is left to settle or to ship. A call that set nothing aside may be charged all the same, so
-/// it is calls that are counted.
-fn is_done(account: &Arc<Account>, reply: &Reply) -> bool {
-    let lease = reply.leases.iter().find(|(period, _)| *period == account.span.start).map(|(_, lease)| *lease);
-    let shipped = lease.map_or(0, |lease| account.shipped_since(lease.shipped));
-    Arc::strong_count(account) == 1 && account.settled() == shipped
 }

@@ -28,6 +28,13 @@ fn spend_in(node: &SoleNode, source: LimitSource, window: Window, terms: Terms) 
     Arc::new(Spend::new(id, source, window, terms, (NanoUsd::ZERO, EpochMs(node.now.load(Relaxed)))))
 }
 
+/// So many calls at once, over all nodes.
+fn places(node: &SoleNode, limit: i64) -> Concurrency {
+    let (id, terms) = (QuotaId(99), Terms { is_strict: true, ..Terms::elastic(NanoUsd(limit)) });
+    node.authority.lock().expect("not poisoned").set(id, Window::Total, terms);
+    Concurrency::new(id, LimitSource::Concurrency(Owner::Key), terms)
+}
+
 fn chain(node: &SoleNode, limit: i64, balance: i64) -> Arc<Chain> {
     let spend = |source, amount| spend_in(node, source, Window::Total, Terms::elastic(NanoUsd(amount)));
     let rate = |source, counted, limit| Arc::new(Rate::new(source, counted, Unit::Minute, limit));
@@ -36,7 +43,7 @@ fn chain(node: &SoleNode, limit: i64, balance: i64) -> Arc<Chain> {
             rate(LimitSource::Requests(Owner::Key, Unit::Minute), Counted::Requests, 3),
             rate(LimitSource::Tokens(Owner::Key, Unit::Minute), Counted::Tokens, 100),
         ],
-        concurrency: vec![Arc::new(Concurrency::new(LimitSource::Concurrency(Owner::Key), 2))],
+        concurrency: vec![Arc::new(places(node, 2))],
         spend: vec![spend(KEY, limit), spend(LimitSource::OrganisationBalance, balance)],
     })
 }
@@ -547,6 +554,37 @@ fn an_absurd_charge_leaves_no_credit() {
         assert!(reserve(&node, &chain, &take(1, 1)).is_err());
     }
     assert_eq!(chain.spend[0].spent(NOW), NanoUsd::MAX);
+}
+
+/// Three nodes, each with a call a millisecond for ten seconds, each charged and shipped at once.
+#[test]
+fn a_hot_key_on_several_nodes_asks_seldom() {
+    const COST: i64 = 1_000;
+    let node = authority();
+    node.authority.lock().expect("not poisoned").nodes = 3;
+    let (first, _) = strict(&node, Window::Total, 1_000_000 * COST);
+    let anew = || Spend::new(first.id, KEY, Window::Total, first.terms(), (NanoUsd::ZERO, NOW));
+    let spends: [Arc<Spend>; 3] = std::array::from_fn(|_| Arc::new(anew()));
+    let mut asked = [[0; 10]; 3];
+    for millisecond in 0..10_000 {
+        let now = NOW.plus(millisecond);
+        for (number, spend) in spends.iter().enumerate() {
+            let chain = Arc::new(Chain { spend: vec![Arc::clone(spend)], ..Chain::default() });
+            let reservation = chain.reserve(&take(COST, 0), now).or_else(|_| {
+                asked[number][(millisecond / 1_000) as usize] += 1;
+                let ask = spend.ask(Needs::of_one(NanoUsd(COST)), None, now);
+                let mut authority = node.authority.lock().expect("not poisoned");
+                let reply = authority.lease(number as u32, &ask, now).expect("a quota");
+                spend.apply(&ask, &reply);
+                chain.reserve(&take(COST, 0), now)
+            });
+            let reservation = reservation.expect("there is plenty");
+            let share = reservation.shares()[0];
+            reservation.settle(NanoUsd(COST), 0);
+            node.authority.lock().expect("not poisoned").ship(number as u32, share, NanoUsd(COST));
+        }
+    }
+    assert!(asked.as_flattened().iter().all(|asks| (1..=20).contains(asks)), "{asked:?}");
 }
 
 /// What may happen to a chain.

@@ -17,6 +17,7 @@ pub(crate) enum Event {
     Transaction { from: Address, number: u64, asks: Vec<Ask>, is_reply_lost: bool },
     Shipment { from: Address, calls: Vec<u64>, is_reply_lost: bool },
     LimitChange,
+    Forget(usize),
     // At a process.
     Arrival(Address),
     Answer { to: Address, number: u64, replies: Option<Vec<Reply>> },
@@ -25,6 +26,8 @@ pub(crate) enum Event {
     Poll(Address),
     Polled { to: Address, seen: EpochMs, terms: Vec<Terms> },
     GivingBack(Address),
+    Wanted { to: Address, quota: usize },
+    Fenced(Address),
     Shipping(Address),
     // At a node.
     Acknowledgement { node: usize, calls: Vec<u64> },
@@ -37,8 +40,11 @@ impl Event {
     /// The node that must be running to notice.
     pub(crate) fn is_noticed_by(&self) -> Option<usize> {
         match self {
-            Self::Transaction { .. } | Self::Shipment { .. } | Self::LimitChange | Self::Crash(_) => None,
+            Self::Transaction { .. } | Self::Shipment { .. } | Self::LimitChange | Self::Forget(_) | Self::Crash(_) => {
+                None
+            }
             Self::Arrival(to) | Self::Poll(to) | Self::GivingBack(to) | Self::Shipping(to) => Some(to.node),
+            Self::Wanted { to, .. } | Self::Fenced(to) => Some(to.node),
             Self::Answer { to, .. } | Self::Extension { to, .. } | Self::End { to, .. } | Self::Polled { to, .. } => {
                 Some(to.node)
             }

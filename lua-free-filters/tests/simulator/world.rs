@@ -2,19 +2,19 @@
 
 mod end;
 mod life;
+mod limits;
 
 use crate::network::{Address, Agenda, Event};
 use crate::node::{Call, Entry, Node, Part, Process, Running, Waiting};
 use crate::random::Random;
 use crate::truth::Quota;
 use filters::id::QuotaId;
-use filters::lease::{Ask, Increase, Terms};
+use filters::lease::Ask;
 use filters::memory::MemoryAuthority;
 use filters::money::NanoUsd;
 use filters::ports::Want;
 use filters::quota::{Chain, Reservation, Take};
 use filters::time::EpochMs;
-use filters::window::{Unit, Window};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -66,41 +66,6 @@ impl World {
         world
     }
 
-    fn make_quotas(&mut self) {
-        let zone = "Europe/Berlin".parse().expect("a zone");
-        let calendar = Window::Calendar { unit: Unit::Minute, zone };
-        for (place, window) in [Window::Total, Window::Rolling(Unit::Minute), calendar].iter().enumerate() {
-            for is_strict in [true, false] {
-                let id = QuotaId(1 + 2 * place as i64 + i64::from(is_strict));
-                let mut quota =
-                    Quota { id, window: window.clone(), is_strict, terms: Vec::new(), counts: BTreeMap::new() };
-                let terms = self.any_terms(&quota);
-                self.authority.set(id, window.clone(), terms);
-                quota.terms.push((self.now, terms));
-                self.quotas.push(quota);
-            }
-        }
-        for _ in 0..3 {
-            let mut chain: Vec<usize> = (0..self.quotas.len()).filter(|_| self.random.once_in(2)).collect();
-            chain.truncate(4);
-            self.chains.push(chain);
-        }
-        self.chains.push(vec![self.random.between(0, 5) as usize]);
-        self.chains.retain(|chain| !chain.is_empty());
-    }
-
-    /// A limit, now and then with more for a while. A sole node may have none.
-    fn any_terms(&mut self, quota: &Quota) -> Terms {
-        let limit = NanoUsd(self.random.between(50, 500));
-        let is_strict = quota.is_strict;
-        if self.authority.nodes == 1 && quota.window == Window::Total && self.random.once_in(3) {
-            return Terms { limit: NanoUsd::MAX, is_strict, increase: None };
-        }
-        let until = self.soon(500, 40_000);
-        let increase = Increase { amount: NanoUsd(self.random.between(20, 200)), until };
-        Terms { limit, is_strict, increase: self.random.once_in(3).then_some(increase) }
-    }
-
     fn make_node(&mut self, number: u32) {
         let ahead_ms = self.random.between(-1_000, 1_000);
         let (paused_until, journal) = (self.now, BTreeMap::new());
@@ -109,7 +74,11 @@ impl World {
         self.open(node);
         for _ in 0..self.random.between(0, 2) {
             let at = self.soon(1_000, BUSY_MS);
-            let fate = if self.random.once_in(2) { Event::Crash(node) } else { Event::Pause(node) };
+            let fate = match self.random.between(0, 4) {
+                0 | 1 => Event::Crash(node),
+                2 | 3 => Event::Pause(node),
+                _ => Event::Forget(node),
+            };
             self.agenda.add(at, fate);
         }
     }
@@ -154,6 +123,13 @@ impl World {
                 process.spends.iter().zip(terms).for_each(|(spend, terms)| _ = spend.set_terms(terms));
             }
             Event::GivingBack(to) => self.give_back(to),
+            Event::Wanted { to, quota } => self.give_back_what_is_wanted(to, quota),
+            Event::Fenced(to) => {
+                if let Some(process) = self.process(to) {
+                    process.spends.iter().for_each(|spend| spend.suspend());
+                }
+            }
+            Event::Forget(node) => self.forget(node),
             Event::Shipping(to) => self.ship_now_and_then(to),
             Event::Acknowledgement { node, calls } => {
                 let journal = &mut self.nodes[node].journal;
@@ -334,11 +310,34 @@ impl World {
 
     fn transact(&mut self, from: Address, number: u64, asks: &[Ask], is_reply_lost: bool) {
         let (node, now) = (self.nodes[from.node].number, self.now);
-        let replies = asks.iter().map(|ask| self.authority.lease(node, ask, now).expect("a quota")).collect();
+        let at = self.after_a_message();
+        if self.authority.is_forgotten(node) {
+            return self.agenda.add(at, Event::Fenced(from));
+        }
+        let replies: Vec<_> = asks.iter().map(|ask| self.authority.lease(node, ask, now).expect("a quota")).collect();
+        for (ask, _) in asks.iter().zip(&replies).filter(|(_, reply)| reply.is_wanted) {
+            self.announce(ask.quota);
+        }
         if !is_reply_lost {
-            let at = self.after_a_message();
             self.agenda.add(at, Event::Answer { to: from, number, replies: Some(replies) });
         }
+    }
+
+    /// Every node learns within half a second that a quota is wanted.
+    fn announce(&mut self, id: QuotaId) {
+        let quota = self.quotas.iter().position(|quota| quota.id == id).expect("a quota");
+        for node in 0..self.nodes.len() {
+            let to = Address { node, incarnation: self.nodes[node].incarnation };
+            let at = self.soon(1, 500);
+            self.agenda.add(at, Event::Wanted { to, quota });
+        }
+    }
+
+    fn give_back_what_is_wanted(&mut self, to: Address, quota: usize) {
+        let Some(process) = self.process(to) else { return };
+        let spend = Arc::clone(&process.spends[quota]);
+        spend.give_back();
+        self.wait(to, Waiting::Nobody, vec![Want { spend, amount: NanoUsd::ZERO, at: None }]);
     }
 
     fn serve(&mut self, to: Address, waiting: Waiting) {
@@ -358,16 +357,6 @@ impl World {
         if self.is_busy() {
             self.agenda.add(next, Event::GivingBack(to));
         }
-    }
-
-    fn change_limit(&mut self) {
-        let place = self.random.place_in(&self.quotas);
-        let quota = self.quotas.remove(place);
-        let terms = self.any_terms(&quota);
-        self.quotas.insert(place, quota);
-        let quota = &mut self.quotas[place];
-        quota.terms.push((self.now, terms));
-        self.authority.set(quota.id, quota.window.clone(), terms);
     }
 
     fn poll(&mut self, to: Address) {

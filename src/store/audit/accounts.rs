@@ -1,7 +1,7 @@
 //! Credits, and whether what was spent of each quota is what was charged to it.
 
 use super::limits::clamped;
-use super::{Account, AuditReport, Invariant};
+use super::{Account, AuditReport, Invariant, Unaccounted};
 use crate::store::ledger::{Tail, Whose};
 use crate::store::{StoreError, Transaction};
 use filters::id::{KeyId, OrgId, QuotaId};
@@ -22,6 +22,8 @@ const CREDITS: &str = "SELECT o.id, \
      CAST(COALESCE(SUM(CASE WHEN c.kind = 'topup' THEN c.amount_nano END), 0) AS BIGINT) AS top_ups, \
      CAST(COALESCE(SUM(CASE WHEN c.kind = 'refund' THEN c.amount_nano END), 0) AS BIGINT) AS refunds \
      FROM organisations o LEFT JOIN credits c ON c.org = o.id GROUP BY o.id ORDER BY o.id";
+const UNACCOUNTED: &str = "SELECT u.quota, u.period_ms, u.node, u.amount, u.charged, q.owner FROM unaccounted u \
+     JOIN quotas q ON q.id = u.quota ORDER BY u.node, u.quota, u.period_ms";
 
 /// A quota that counts everything of its owner.
 struct Total {
@@ -36,6 +38,8 @@ pub(super) struct Charged {
     by_org: HashMap<OrgId, i128>,
     by_share: HashMap<Share, i128>,
     totals: HashMap<String, Total>,
+    /// What is counted as spent because nodes were forgotten, and no call has accounted for.
+    unaccounted: HashMap<Share, i128>,
 }
 
 impl Charged {
@@ -47,7 +51,8 @@ impl Charged {
             let limit = NanoUsd(row.try_get("limit_value")?);
             totals.insert(row.try_get("owner")?, Total { quota, limit, spent: row.try_get("amount")? });
         }
-        Ok(Self { by_key: HashMap::new(), by_org: HashMap::new(), by_share: HashMap::new(), totals })
+        let unaccounted = HashMap::new();
+        Ok(Self { by_key: HashMap::new(), by_org: HashMap::new(), by_share: HashMap::new(), totals, unaccounted })
     }
 
     /// Adds the charge of a call or of an amendment, and says where it went. Rows of the first releases name no quotas: there
@@ -78,9 +83,45 @@ impl Charged {
         for total in self.totals.values_mut() {
             total.spent = total.spent.saturating_add(tail.charged_in_all(total.quota));
         }
+        self.read_unaccounted(snapshot, report).await?;
         self.check_accounts(snapshot, report).await?;
         self.check_totals(report);
         self.check_quotas(snapshot, &tail, report).await
+    }
+
+    async fn read_unaccounted(
+        &mut self,
+        snapshot: &mut Transaction,
+        report: &mut AuditReport,
+    ) -> Result<(), StoreError> {
+        let mut rows = sqlx::query(UNACCOUNTED).fetch(&mut **snapshot);
+        while let Some(row) = rows.try_next().await? {
+            let share = Share { quota: QuotaId(row.try_get("quota")?), period: EpochMs(row.try_get("period_ms")?) };
+            let (amount, charged): (i64, i64) = (row.try_get("amount")?, row.try_get("charged")?);
+            *self.unaccounted.entry(share).or_default() += i128::from(amount) - i128::from(charged);
+            let (node, owner) = (row.try_get("node")?, row.try_get("owner")?);
+            if charged < 0 || charged > amount {
+                let object = format!("what {node} held of quota {} from {}", share.quota.0, share.period.0);
+                let detail = format!("${} of ${} is accounted for", NanoUsd(charged), NanoUsd(amount));
+                report.find(Invariant::LeasesAreSound, object, detail);
+            }
+            let Share { quota, period } = share;
+            let left = NanoUsd(amount.saturating_sub(charged));
+            report.unaccounted.add(left.0, || Unaccounted {
+                node,
+                quota,
+                owner,
+                period,
+                booked: NanoUsd(amount),
+                left,
+            });
+        }
+        Ok(())
+    }
+
+    /// What of a quota without a window is counted as spent because nodes were forgotten.
+    fn unaccounted_in_all(&self, quota: QuotaId) -> i128 {
+        self.unaccounted.get(&Share { quota, period: EpochMs(0) }).copied().unwrap_or(0)
     }
 
     async fn check_accounts(&self, snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
@@ -105,6 +146,7 @@ impl Charged {
                 top_ups: NanoUsd(top_ups),
                 refunds: NanoUsd(refunds),
                 charges: NanoUsd(clamped(charges)),
+                unaccounted: NanoUsd(clamped(total.map_or(0, |total| self.unaccounted_in_all(total.quota)))),
                 balance: NanoUsd(clamped(left)),
             });
         }
@@ -124,7 +166,7 @@ impl Charged {
                 // A quota of nobody has been found already.
                 continue;
             };
-            let charged = charged.copied().unwrap_or(0);
+            let charged = charged.copied().unwrap_or(0) + self.unaccounted_in_all(total.quota);
             if clamped(charged) != total.spent {
                 report.find(invariant, owner, difference(total.spent, charged));
             }
@@ -138,6 +180,9 @@ impl Charged {
         tail: &Tail,
         report: &mut AuditReport,
     ) -> Result<(), StoreError> {
+        for (share, rest) in &self.unaccounted {
+            *self.by_share.entry(*share).or_default() += rest;
+        }
         for total in self.totals.values() {
             self.by_share.remove(&Share { quota: total.quota, period: EpochMs(0) });
         }

@@ -18,8 +18,12 @@ use sqlx::Row;
 const CALLS: &str = "SELECT c.*, \
      CASE WHEN c.first_byte_ms > 0 THEN c.started_ms + c.first_byte_ms ELSE c.ended_ms END AS seen_ms, \
      CASE WHEN c.outcome = 'recovered' \
-     THEN (SELECT COUNT(*) FROM attempts a WHERE a.request_id = c.request_id) ELSE 0 END AS failed \
-     FROM calls c ORDER BY seen_ms, c.request_id";
+     THEN (SELECT COUNT(*) FROM attempts a WHERE a.request_id = c.request_id) ELSE 0 END AS failed, \
+     CASE WHEN c.seq > n.released_seq THEN 1 ELSE 0 END AS is_unplanned \
+     FROM calls c LEFT JOIN nodes n ON n.id = c.node ORDER BY seen_ms, c.request_id";
+
+/// After every moment of the ledger.
+const NEVER: EpochMs = EpochMs(i64::MAX / 2);
 
 pub(super) async fn check_calls(
     snapshot: &mut Transaction,
@@ -36,12 +40,15 @@ pub(super) async fn check_calls(
         report.calls += 1;
         report.charged += i128::from(charge.0);
         let shares = charged.add(key, org, charge, read_shares(&row)?);
+        // What was set aside for a call was given to others, where an operator released what its node held: nobody knew of the
+        // call before its journal came back.
+        let is_unplanned = row.try_get::<i64, _>("is_unplanned")? != 0;
         let taken = Taken {
             started: EpochMs(row.try_get("started_ms")?),
             seen: EpochMs(row.try_get("seen_ms")?),
-            ended: EpochMs(row.try_get("ended_ms")?),
+            ended: if is_unplanned { NEVER } else { EpochMs(row.try_get("ended_ms")?) },
             charge: charge.0,
-            reserved: reserved.0,
+            reserved: if is_unplanned { 0 } else { reserved.0 },
         };
         let is_bound = limits.take(&shares, &taken, report);
         let call: String = row.try_get("request_id")?;

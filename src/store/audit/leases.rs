@@ -3,6 +3,7 @@
 use super::limits::clamped;
 use super::{AuditReport, Invariant, NodeLeases};
 use crate::store::ledger::read_shares;
+use crate::store::quotas::QuotaKind;
 use crate::store::{Rows, StoreError, Transaction, leases};
 use filters::id::QuotaId;
 use filters::lease::Lease;
@@ -21,6 +22,7 @@ struct Held {
     is_met: bool,
     /// Usage that came after a call's end has no place in the order.
     is_amended: bool,
+    is_money: bool,
 }
 
 type Place = (String, Share);
@@ -56,7 +58,7 @@ pub(super) async fn check_leases(snapshot: &mut Transaction, report: &mut AuditR
         let told =
             nodes.entry(node.clone()).or_insert_with(|| NodeLeases { node: node.clone(), ..NodeLeases::default() });
         told.leases += 1;
-        told.outstanding += i128::from(held.lease.outstanding());
+        told.outstanding += i128::from(held.lease.outstanding()) * i128::from(held.is_money);
         if let Some(detail) = held.problem() {
             let object = format!("the lease of {node} of quota {} from {}", share.quota.0, share.period.0);
             report.find(Invariant::LeasesAreSound, object, detail);
@@ -68,13 +70,17 @@ pub(super) async fn check_leases(snapshot: &mut Transaction, report: &mut AuditR
 
 async fn read_leases(snapshot: &mut Transaction) -> Result<HashMap<Place, Held>, StoreError> {
     let mut held = HashMap::new();
-    let mut rows =
-        sqlx::query("SELECT quota, period_ms, node, granted, returned, shipped FROM leases").fetch(&mut **snapshot);
+    let mut rows = sqlx::query(
+        "SELECT l.quota, l.period_ms, l.node, l.granted, l.returned, l.shipped, q.kind \
+         FROM leases l LEFT JOIN quotas q ON q.id = l.quota",
+    )
+    .fetch(&mut **snapshot);
     while let Some(row) = rows.try_next().await? {
         let share = Share { quota: QuotaId(row.try_get("quota")?), period: EpochMs(row.try_get("period_ms")?) };
         let lease = leases::read_lease(&row)?;
         let is_met = lease.shipped == 0;
-        held.insert((row.try_get("node")?, share), Held { lease, charged: 0, is_met, is_amended: false });
+        let is_money = row.try_get::<Option<String>, _>("kind")?.as_deref() != Some(QuotaKind::Concurrency.name());
+        held.insert((row.try_get("node")?, share), Held { lease, charged: 0, is_met, is_amended: false, is_money });
     }
     Ok(held)
 }

@@ -146,6 +146,7 @@ async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
     use filters::ports::{Authority, Want};
     use filters::quota::Spend;
     use filters::window::Window;
+    use std::sync::Arc;
     let books = Books::in_a_file().await;
     let quota = books.call(0, 1, 1).0.shares[0].quota;
     for statement in [
@@ -155,11 +156,11 @@ async fn a_restored_lease_that_knows_too_little_is_nobody_elses_credit() {
     ] {
         sqlx::query(statement).bind(quota.0).execute(&books.store.database.writer).await.expect(statement);
     }
-    Leases::new(books.store.clone(), "a").await.expect("entered");
-    let second = Leases::new(books.store.clone(), "b").await.expect("entered");
+    Leases::new(books.store.clone(), "a", Arc::default()).await.expect("entered");
+    let second = Leases::new(books.store.clone(), "b", Arc::default()).await.expect("entered");
     let (source, terms) = (LimitSource::Spend(Owner::Key), Terms::elastic(NanoUsd(100)));
-    let spend = std::sync::Arc::new(Spend::new(quota, source, Window::Total, terms, (NanoUsd(60), NOW)));
-    second.lease(vec![Want { spend, amount: NanoUsd(60), at: None }]).await.expect("served");
+    let spend = Arc::new(Spend::new(quota, source, Window::Total, terms, (NanoUsd(60), NOW)));
+    second.lease(vec![Want { spend, amount: NanoUsd(40), at: None }]).await.expect("served");
     let granted = "SELECT node, granted FROM leases WHERE quota = $1 ORDER BY node";
     let rows: Vec<(String, i64)> =
         sqlx::query_as(granted).bind(quota.0).fetch_all(&books.store.database.reader).await.expect("read");

@@ -27,6 +27,14 @@ pub fn node_name(data: &Path) -> Option<String> {
     std::fs::read_to_string(directory_of(data).join("node")).ok().map(|text| text.trim_end().to_owned())
 }
 
+/// Puts the journal of a data directory out of the way, under its node's name, so that the next one is another node's. Says where
+/// it is. Nobody may have it open.
+pub fn set_aside(data: &Path, node: &str) -> Result<PathBuf, OpenError> {
+    let aside = data.join(format!("journal-{node}"));
+    let moved = std::fs::rename(directory_of(data), &aside).and_then(|()| File::open(data)?.sync_all());
+    moved.map(|()| aside.clone()).map_err(|source| OpenError::Io { path: aside, source })
+}
+
 /// A data directory that no gateway uses as long as this lives.
 pub struct Held {
     _lock: File,

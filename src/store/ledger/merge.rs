@@ -10,7 +10,7 @@ use super::calls::{Whose, sum_up};
 use super::sums::{Charged, Figures, Sums, Use, figure_columns};
 use super::thresholds::{self, Crossing};
 use crate::store::engine::On;
-use crate::store::{Connection, Engine, StoreError, leases};
+use crate::store::{Connection, Engine, StoreError, leases, nodes};
 use filters::id::KeyId;
 use filters::ports::Share;
 use filters::time::EpochMs;
@@ -84,13 +84,24 @@ impl Pending {
         connection: &mut Connection,
         now: EpochMs,
     ) -> Result<Vec<Crossing>, StoreError> {
+        let mut standing = nodes::hold_books(connection, &self.node).await?;
+        if standing.merged_through != self.merged_through {
+            // Somebody who forgets the node has added what waited.
+            return Err(StoreError::Moved);
+        }
         let sums = std::mem::take(&mut self.sums);
-        let charges = sums.charges();
+        let mut charges = sums.charges();
         for chunk in chunks(&charges) {
-            add_charges(connection, chunk).await?;
             // What is spent is leased no longer, so the two move together.
             let amounts: Vec<_> = chunk.iter().map(|(share, charged)| (*share, charged.amount)).collect();
-            leases::ship(connection, &self.node, &amounts).await?;
+            leases::ship(connection, &self.node, standing.is_forgotten, &amounts).await?;
+        }
+        for (share, charged) in &mut charges {
+            charged.amount -= standing.account_for(*share, charged.amount);
+        }
+        standing.write(connection, &self.node).await?;
+        for chunk in chunks(&charges) {
+            add_charges(connection, chunk).await?;
         }
         let crossings = thresholds::crossed(connection, &charges, now).await?;
         for chunk in chunks(&sums.hours()) {

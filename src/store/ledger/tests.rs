@@ -277,7 +277,7 @@ async fn a_threshold_is_told_once_a_period() {
 
 #[tokio::test]
 async fn books_of_an_earlier_release_have_their_sums() {
-    let books = Books::in_a_file().await;
+    let mut books = Books::in_a_file().await;
     let calls: Vec<_> = (0..5).map(|number| books.call(number, 10, 5)).collect();
     books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
     let mut writer = books.store.database.writer.acquire().await.expect("a connection");
@@ -296,6 +296,7 @@ async fn books_of_an_earlier_release_have_their_sums() {
         sqlx::raw_sql(migration).execute(&mut *writer).await.expect("migrated");
     }
     drop(writer);
+    books.store = Store::open(books.dir.path()).await.expect("a new process");
     books.store.remember_prices(&[(price().id(), price())]).await.expect("kept");
     let later = books.call(9, 10, 5);
     books.store.ship("node", &[later], Checkpoint::default()).await.expect("shipped");

@@ -12,7 +12,9 @@ impl World {
         for quota in &self.quotas {
             for (period, count) in &quota.counts {
                 assert_eq!(count.set_aside, 0, "{:?}: nothing runs any more", quota.id);
-                assert_eq!(self.authority.spent(quota.share(*period)), count.charged, "{:?} in {period:?}", quota.id);
+                let (share, charged) = (quota.share(*period), count.charged);
+                let unaccounted = self.authority.unaccounted(share);
+                assert_eq!(self.authority.spent(share) - unaccounted, charged, "{:?} in {period:?}", quota.id);
             }
         }
         for node in 0..self.nodes.len() {

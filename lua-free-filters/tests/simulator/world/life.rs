@@ -55,6 +55,16 @@ impl World {
         self.agenda.add(at, Event::Return(node));
     }
 
+    /// An operator fences the node, which may be running, and has it started anew some time.
+    pub(super) fn forget(&mut self, node: usize) {
+        let number = self.nodes[node].number;
+        if !self.authority.is_forgotten(number) {
+            self.authority.forget(number);
+            let at = self.soon(0, 20_000);
+            self.agenda.add(at, Event::Crash(node));
+        }
+    }
+
     /// Recovers the calls that were running, ships the journal, and only then opens.
     pub(super) fn come_back(&mut self, node: usize) {
         let open: Vec<(u64, i64)> = {
@@ -66,6 +76,10 @@ impl World {
             self.write_down(node, call, charge);
         }
         if self.nodes[node].journal.values().all(|entry| entry.is_acknowledged) {
+            if self.authority.is_forgotten(self.nodes[node].number) {
+                self.numbers += 1;
+                self.nodes[node].number = 1_000 + self.numbers as u32;
+            }
             return self.open(node);
         }
         self.ship(Address { node, incarnation: self.nodes[node].incarnation });
