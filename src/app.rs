@@ -14,6 +14,8 @@ use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::ledger::LedgerSettings;
 use crate::store::objects::ObjectBook;
+use crate::store::redis::Redis;
+use crate::store::redis::rates::SharedRates;
 use crate::store::requests::{self, NoteWriter};
 use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
@@ -157,6 +159,7 @@ struct Parts {
     gateway: Arc<Gateway>,
     store: Store,
     keys: KeyCache,
+    rates: Option<SharedRates>,
     vitals: Arc<Vitals>,
     log: Log,
     certificates: Option<Arc<Certificates>>,
@@ -172,12 +175,8 @@ impl Parts {
         let store = Store::of(&config.books).await?.with_ledger_settings(ledger_settings(config));
         remember_prices(&store, config).await?;
         let (journal, shipper) = open_journal(&store, config).await?;
-        let settings = KeyCacheSettings {
-            entries_max: config.keys.cache_entries_max,
-            unknown_max: config.keys.negative_entries_max,
-            ..KeyCacheSettings::default()
-        };
-        let keys = KeyCache::new(store.clone(), journal.node(), settings).await?;
+        let keys = KeyCache::new(store.clone(), journal.node(), key_cache_settings(config)).await?;
+        let rates = share_rates(config, &store, &keys)?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
         let gateway = Arc::new(Gateway {
@@ -188,6 +187,7 @@ impl Parts {
             journal: Arc::clone(&journal) as _,
             notes,
             authority: Arc::new(keys.leases().clone()),
+            rates: rates.clone().map(|rates| Arc::new(rates) as _),
             metrics,
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
@@ -210,6 +210,7 @@ impl Parts {
             gateway,
             store,
             keys,
+            rates,
             vitals,
             log: log.clone(),
             certificates,
@@ -241,6 +242,10 @@ impl Parts {
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
         BACKGROUND.spawn(async move { keys.run(stopping).await });
+        if let Some(rates) = self.rates.clone() {
+            let stopping = self.stopping.subscribe();
+            BACKGROUND.spawn(async move { rates.run(stopping).await });
+        }
         BACKGROUND.spawn(refresh_addresses(Arc::clone(&self.gateway)));
         BACKGROUND.spawn(Arc::clone(&self.gateway).take_up_responses());
         if let Some(file) = file {
@@ -294,6 +299,22 @@ async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<Journal>, S
             ?aside,
             "this node was forgotten: its journal is on the books, and this process is a new node"
         );
+    }
+}
+
+/// Has rates counted together with other nodes, if there are any.
+fn share_rates(config: &Config, store: &Store, keys: &KeyCache) -> Result<Option<SharedRates>, Problem> {
+    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else { return Ok(None) };
+    let rates = SharedRates::new(redis, config.cluster.nodes_max);
+    keys.share_rates(rates.peers());
+    Ok(Some(rates))
+}
+
+fn key_cache_settings(config: &Config) -> KeyCacheSettings {
+    KeyCacheSettings {
+        entries_max: config.keys.cache_entries_max,
+        unknown_max: config.keys.negative_entries_max,
+        ..KeyCacheSettings::default()
     }
 }
 

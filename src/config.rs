@@ -1,10 +1,11 @@
 //! The configuration: TOML text becomes one validated [`Config`], or all of its errors at once, each with its place.
 //! The only reader of the environment and of configuration files.
 //!
-//! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `providers`, `models` and
-//! `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
+//! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `providers`,
+//! `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
 
 mod address;
+mod cluster;
 mod gateway;
 mod models;
 mod place;
@@ -18,6 +19,7 @@ mod store;
 mod tests;
 
 pub use address::{BaseUrl, Network};
+pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
@@ -51,6 +53,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// How much is set aside for a call.
     pub quotas: Quotas,
+    /// What is shared with other nodes.
+    pub cluster: Cluster,
     /// What is logged.
     pub log: Log,
     /// Who serves models, in the order of the file, without those optional ones that have no credential.

@@ -46,7 +46,7 @@ use filters::dialect::Protocol;
 use filters::id::{self, CallId};
 use filters::key::Pepper;
 use filters::pipeline::{Admitted, Authenticated, Received, Stored};
-use filters::ports::{Authority, FreeRequest, Journal, Keys, Objects};
+use filters::ports::{Authority, FreeRequest, Journal, Keys, Objects, Rates};
 use filters::request_head::{self, RequestHead};
 use filters::route::{Handling, Route};
 use filters::time::EpochMs;
@@ -77,6 +77,8 @@ pub struct Gateway {
     pub notes: mpsc::Sender<FreeRequest>,
     /// Where credit comes from.
     pub authority: Arc<dyn Authority>,
+    /// Where rates are shared, if there are other nodes.
+    pub rates: Option<Arc<dyn Rates>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Makes connections to providers.
@@ -197,7 +199,7 @@ impl Gateway {
         report.key = Some(Arc::clone(authenticated.key()));
         match route.handling() {
             Handling::Inspect => {
-                return Box::pin(inspect::answer(runtime, session, (&authenticated, &*self.authority), report)).await;
+                return Box::pin(inspect::answer(self, runtime, session, &authenticated, report)).await;
             }
             Handling::Object => {
                 return Box::pin(objects::answer(self, runtime, session, &authenticated, report)).await;
@@ -233,6 +235,7 @@ impl Gateway {
             allowances: runtime.allowances,
             journal: &*self.journal,
             authority: &*self.authority,
+            rates: self.rates.as_deref(),
             now: clock::now(),
         };
         resolved.admit(&admission).await

@@ -7,6 +7,7 @@
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
+//! - `redis.rs`: what nodes share beside the books, and may lose
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `objects.rs`: whose the objects are that providers store
 //! - `requests.rs`: notes of requests that cost nothing
@@ -35,6 +36,7 @@ pub mod organisations;
 mod pepper;
 pub mod projects;
 pub mod quotas;
+pub mod redis;
 mod refresh;
 pub mod reprice;
 pub mod requests;

@@ -5,13 +5,16 @@ use crate::catalogue::Model;
 use crate::denied::Denied;
 use crate::key::Key;
 use crate::money::NanoUsd;
-use crate::ports::{Authority, Journal};
-use crate::quota::{Reservation, Take};
+use crate::ports::{Authority, Journal, Rates, Shortage};
+use crate::quota::{Chain, Reservation, Take};
 use crate::request_head::RequestHead;
 use crate::reserve::{self, Allowances, Need};
 use crate::resolve::Choice;
 use crate::time::EpochMs;
 use std::sync::Arc;
+
+/// How often a call asks for a slice that others may snatch away before it has taken from it.
+const ASKS_MAX: u32 = 16;
 
 /// What admitting a call asks of the gateway.
 #[derive(Clone, Copy)]
@@ -22,6 +25,8 @@ pub struct Admission<'a> {
     pub journal: &'a dyn Journal,
     /// Where credit comes from.
     pub authority: &'a dyn Authority,
+    /// Where rates are shared, if there are other nodes.
+    pub rates: Option<&'a dyn Rates>,
     /// The present: credit is taken from the period that holds it.
     pub now: EpochMs,
 }
@@ -51,6 +56,7 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     let need = reserve::need(head, model, choices, &admission.allowances);
     let mut take = Take { model: &model.id, estimate: need.estimate, bound: need.bound, tokens: need.tokens };
     let (mut has_asked, mut output_limit) = (false, None);
+    let mut sharing = Sharing { rates: admission.rates, asks_left: ASKS_MAX };
     // What costs nothing is free even to those who have spent all they had.
     let chain = if head.dialect.is_free() { Arc::new(key.chain.without_money()) } else { Arc::clone(&key.chain) };
     let reservation = loop {
@@ -58,6 +64,9 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
             Ok(reservation) => break reservation,
             Err(refused) => refused,
         };
+        if sharing.has_brought_more(|| chain.short_of_rates(&take, &refused, admission.now)).await {
+            continue;
+        }
         if !has_asked && let Some(wants) = chain.short_of(&take, &refused, admission.now) {
             // Where nothing is to be asked for, others may have asked since: then there is credit now.
             if !wants.is_empty() {
@@ -75,6 +84,38 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     };
     let reserved = reservation.least().unwrap_or(take.estimate);
     Ok(Taken { reservation, need, reserved, output_limit })
+}
+
+/// Counts a request that calls no model and costs nothing against the rates of requests.
+pub async fn count_request(chain: &Chain, rates: Option<&dyn Rates>, now: EpochMs) -> Result<(), Denied> {
+    let take = Take { model: "", estimate: NanoUsd::ZERO, bound: None, tokens: 0 };
+    let mut sharing = Sharing { rates, asks_left: ASKS_MAX };
+    loop {
+        let Err(refused) = chain.count_request(now) else { return Ok(()) };
+        if !sharing.has_brought_more(|| chain.short_of_rates(&take, &refused, now)).await {
+            return Err(refused);
+        }
+    }
+}
+
+/// A call's way to what other nodes leave of rates.
+struct Sharing<'a> {
+    rates: Option<&'a dyn Rates>,
+    asks_left: u32,
+}
+
+impl Sharing<'_> {
+    /// Asks for what a refused call is short of, if that may help. Says whether the call is to try again.
+    async fn has_brought_more(&mut self, short: impl FnOnce() -> Vec<Shortage>) -> bool {
+        let Some(rates) = self.rates.filter(|_| self.asks_left > 0) else { return false };
+        let short = short();
+        if short.is_empty() {
+            return false;
+        }
+        self.asks_left -= 1;
+        rates.share(short).await;
+        true
+    }
 }
 
 /// The output that strict quotas can pay for, where what has been charged leaves less than the bound. What others have only

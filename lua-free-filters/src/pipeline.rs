@@ -437,7 +437,7 @@ mod tests {
             books.nodes = 1;
             books.set(QuotaId(7), Window::Total, Terms::elastic(NanoUsd(1_000_000)));
         }
-        let admission = Admission { allowances: ALLOWANCES, journal, authority: &authority, now: NOW };
+        let admission = Admission { allowances: ALLOWANCES, journal, authority: &authority, rates: None, now: NOW };
         ready(resolved.admit(&admission)).expect("enough credit")
     }
 

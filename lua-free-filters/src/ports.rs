@@ -6,7 +6,7 @@ use crate::key::{Key, Lookup};
 use crate::money::NanoUsd;
 use crate::objects::Object;
 use crate::price::Tier;
-use crate::quota::Spend;
+use crate::quota::{Rate, Spend};
 use crate::route::Route;
 use crate::time::EpochMs;
 use crate::usage::Usage;
@@ -116,6 +116,24 @@ pub struct Want {
     pub amount: NanoUsd,
     /// A moment of the period that a running call takes from; none for a new call, which takes from the present one.
     pub at: Option<EpochMs>,
+}
+
+/// Shares rates with other nodes.
+#[async_trait]
+pub trait Rates: Send + Sync {
+    /// Brings slices of windows, as far as there are any, to rates that calls are short of, and tells the others what was used. It
+    /// never takes long and never fails: where the others can't be reached, the rates know that when it returns, and go on with
+    /// this node's part of them. Those who ask at once are served together.
+    async fn share(&self, shortages: Vec<Shortage>);
+}
+
+/// A rate that has no room for a call.
+#[derive(Clone, Debug)]
+pub struct Shortage {
+    /// The rate.
+    pub rate: Arc<Rate>,
+    /// What the call needs of it; 0: only to learn where it stands.
+    pub amount: i64,
 }
 
 /// Keeps the two ends of each call where `kill -9` can't reach them.

@@ -8,6 +8,9 @@ mod concurrency;
 #[cfg(all(test, shuttle))]
 mod interleavings;
 mod rate;
+#[cfg(test)]
+mod shared_rates;
+mod sharing;
 mod spend;
 mod sync;
 #[cfg(test)]
@@ -16,12 +19,13 @@ mod tests;
 pub use account::Account;
 pub use concurrency::Concurrency;
 pub use rate::{Counted, RATE_MAX, Rate, RateReading};
+pub use sharing::{Peers, SliceAsk, SliceReply};
 pub use spend::Spend;
 
 use crate::denied::{Code, Denied};
 use crate::key::{Glob, allows};
 use crate::money::NanoUsd;
-use crate::ports::{Share, Want};
+use crate::ports::{Share, Shortage, Want};
 use crate::time::EpochMs;
 use spend::Held;
 use std::sync::Arc;
@@ -40,6 +44,13 @@ pub struct Take<'a> {
 }
 
 impl Take<'_> {
+    fn amount_of(&self, rate: &Rate) -> i64 {
+        match rate.counted {
+            Counted::Requests => 1,
+            Counted::Tokens => self.tokens as i64,
+        }
+    }
+
     fn money(&self, spend: &Spend) -> Result<NanoUsd, Denied> {
         if spend.is_strict() { self.bound.ok_or(Denied::CostUnbounded) } else { Ok(self.estimate) }
     }
@@ -80,7 +91,8 @@ impl Chain {
             taken.places += 1;
         }
         for (place, rate) in self.rates.iter().take(PLACES_MAX).enumerate().filter(|(_, quota)| counts(&quota.model)) {
-            rate.take(taken.amount_of(rate), now)?;
+            rate.take(take.amount_of(rate), now)?;
+            rate.note_use();
             taken.rates.add(place);
         }
         for spend in self.spend_of(take.model) {
@@ -98,6 +110,7 @@ impl Chain {
                 self.rates.iter().filter(counts).take(place).for_each(|taken| taken.adjust(1, 0, now));
                 return Err(denied);
             }
+            rate.note_use();
         }
         Ok(())
     }
@@ -124,6 +137,21 @@ impl Chain {
         let places = places.map(|places| (places, concurrency::PLACE));
         let money = self.spend_of(take.model).filter_map(|spend| Some((spend, take.money(spend).ok()?)));
         is_leased.then(|| places.chain(money).filter_map(short).collect())
+    }
+
+    /// The rates that a refused call may find more room in at the other nodes' store. None where nobody else counts, where they
+    /// are known to have none, or where another quota refused.
+    #[must_use]
+    pub fn short_of_rates(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Vec<Shortage> {
+        if refused.code() != Code::RateLimitExceeded {
+            return Vec::new();
+        }
+        let counts = |rate: &&Arc<Rate>| allows(rate.model.as_slice(), take.model);
+        let shortage = |rate: &Arc<Rate>| {
+            let amount = take.amount_of(rate);
+            rate.is_worth_asking(amount, now).then(|| Shortage { rate: Arc::clone(rate), amount })
+        };
+        self.rates.iter().filter(counts).filter_map(shortage).collect()
     }
 
     /// The reading of requests or of tokens that leaves least to calls of a model; where none is named, of those that count
@@ -237,6 +265,7 @@ impl Reservation {
                 Counted::Tokens => tokens_used,
             };
             rate.adjust(self.amount_of(rate), used, self.at);
+            rate.note_use();
         }
         (self.rates, self.places) = (Places::default(), 0);
     }

@@ -3,7 +3,8 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace, gateway, models, store};
+use super::{Cluster, Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace};
+use super::{cluster, gateway, models, store};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +68,7 @@ struct Main {
     journal: Journal,
     ledger: Ledger,
     quotas: Quotas,
+    cluster: Cluster,
     log: Log,
     catalogue_file: PathBuf,
     providers: Providers,
@@ -90,6 +92,7 @@ impl Main {
             journal: root.within("journal", gateway::read_journal),
             ledger: root.within("ledger", gateway::read_ledger),
             quotas: root.within("quotas", gateway::read_quotas),
+            cluster: root.within("cluster", |section| cluster::read_cluster(section, sources)),
             log: root.within("log", gateway::read_log),
             catalogue_file: root.within("catalogue", |section| path(section, "file", "models.toml")),
             providers: Providers::read(root, sources),
@@ -106,6 +109,7 @@ impl Main {
             journal: self.journal,
             ledger: self.ledger,
             quotas: self.quotas,
+            cluster: self.cluster,
             log: self.log,
             providers: self.providers.usable,
             providers_left_out: self.providers.left_out,

@@ -108,6 +108,7 @@ fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("control.listen", old.control != new.control),
         ("metrics.listen", old.metrics != new.metrics),
         ("journal", old.journal != new.journal),
+        ("cluster", old.cluster != new.cluster),
     ];
     fixed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }

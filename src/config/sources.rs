@@ -14,6 +14,12 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub struct Secret(String);
 
 impl Secret {
+    /// A secret of a test.
+    #[cfg(test)]
+    pub(crate) fn for_tests(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The secret itself, for the one header that carries it.
     #[must_use]
     pub fn reveal(&self) -> &str {

@@ -7,22 +7,22 @@ use super::answer_head::{AnswerHead, BodyLength};
 use super::key_view::{self, KeyView};
 use super::models;
 use super::report::Report;
-use super::{Connection, Runtime};
+use super::{Connection, Gateway, Runtime};
 use bytes::Bytes;
 use filters::denied::Denied;
 use filters::dialect::Protocol;
 use filters::money::NanoUsd;
 use filters::pipeline::Authenticated;
-use filters::ports::Authority;
 use filters::route::Route;
 use pingora::protocols::http::ServerSession;
 use serde_json::value::RawValue;
 
 /// Answers a route that only tells a key about itself.
 pub(super) async fn answer(
+    gateway: &Gateway,
     runtime: &Runtime,
     session: &mut ServerSession,
-    (authenticated, authority): (&Authenticated, &dyn Authority),
+    authenticated: &Authenticated,
     report: &mut Report,
 ) -> Result<Connection, Denied> {
     let (key, target) = (authenticated.key(), authenticated.target());
@@ -34,7 +34,7 @@ pub(super) async fn answer(
         (false, false) => target.route.protocol(),
     };
     let body = if target.route == Route::Key {
-        key_view::refresh(key, authority, report.started).await;
+        key_view::refresh(key, gateway, report.started).await;
         serde_json::to_vec(&KeyView::of(key, report.started)).map_err(|_| Denied::StoreUnavailable)?
     } else {
         let usable = models::Usable { key, catalogue: &runtime.catalogue, now: report.started };

@@ -1,11 +1,12 @@
 //! What a key may know of itself. The figures are the quotas' own, so they are current at once and exact to the nano.
 
+use super::Gateway;
 use super::answer_head::utc;
 use super::inspect::dollars;
 use filters::denied::{LimitSource, Owner};
 use filters::key::Key;
 use filters::money::NanoUsd;
-use filters::ports::{Authority, Want};
+use filters::ports::{Shortage, Want};
 use filters::quota::{Chain, Concurrency, Counted, Rate, RateReading, Spend};
 use filters::time::EpochMs;
 use filters::window::{Unit, Window};
@@ -56,12 +57,16 @@ struct LimitView<'a> {
 
 /// Has every quota know where it stands now, so that a window that nobody has called in yet is told too. Where the books can't be
 /// asked, the last figures stand.
-pub(super) async fn refresh(key: &Key, authority: &dyn Authority, now: EpochMs) {
+pub(super) async fn refresh(key: &Key, gateway: &Gateway, now: EpochMs) {
     let is_stale = |spend: &&Arc<Spend>| !spend.terms().is_boundless() && !spend.is_current(now);
     let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: NanoUsd::ZERO, at: None };
     let wants: Vec<Want> = key.chain.spend.iter().filter(is_stale).map(want).collect();
     if !wants.is_empty() {
-        let _ = authority.lease(wants).await;
+        let _ = gateway.authority.lease(wants).await;
+    }
+    if let Some(rates) = &gateway.rates {
+        let all = key.chain.rates.iter().map(|rate| Shortage { rate: Arc::clone(rate), amount: 0 });
+        rates.share(all.collect()).await;
     }
 }
 

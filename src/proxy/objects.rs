@@ -17,6 +17,7 @@ use super::relay::rest;
 use super::report::Report;
 use super::{Connection, EMPTY, Gateway, Runtime, receive};
 use crate::clock;
+use filters::admit;
 use filters::denied::Denied;
 use filters::id::CallId;
 use filters::key::{Key, allows};
@@ -47,7 +48,7 @@ pub(super) async fn answer(
     report: &mut Report,
 ) -> Result<Connection, Denied> {
     let (key, target) = (authenticated.key(), authenticated.target());
-    key.chain.count_request(report.started)?;
+    admit::count_request(&key.chain, gateway.rates.as_deref(), report.started).await?;
     let is_upload = client.req_header().method == Method::POST;
     let inquiry = Inquiry { gateway, runtime, client, key, target, report };
     match target.route {

@@ -70,6 +70,7 @@ impl Bench {
             objects: Arc::new(MemoryObjects::default()),
             notes: mpsc::channel(1).0,
             authority: Arc::new(SoleNode::default()),
+            rates: None,
             metrics,
             dialer: Dialer::new(None).expect("a dialer"),
             activity: Arc::default(),

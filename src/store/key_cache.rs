@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use filters::id::QuotaId;
 use filters::key::{Key, Lookup};
 use filters::ports::{Keys, StoreUnavailable};
+use filters::quota::Peers;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -120,6 +121,11 @@ impl KeyCache {
             ticks: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Has rates counted together with other nodes: those of keys that are read from now on.
+    pub fn share_rates(&self, peers: Arc<Peers>) {
+        lock(&self.shared.quotas).peers = Some(peers);
     }
 
     /// Follows what other processes change, reads old entries again and lets idle ones go, until shutdown.

@@ -8,7 +8,7 @@ use crate::clock;
 use filters::denied::{LimitSource, Owner};
 use filters::id::{OrgId, ProjectId, QuotaId};
 use filters::money::NanoUsd;
-use filters::quota::{Chain, Concurrency, Counted, Rate, Spend};
+use filters::quota::{Chain, Concurrency, Counted, Peers, Rate, Spend};
 use filters::time::EpochMs;
 use filters::window::{Unit, Window, Zone};
 use std::collections::HashMap;
@@ -57,6 +57,8 @@ pub(super) struct LiveQuotas {
     live: HashMap<QuotaId, Live>,
     /// Quotas of keys that were let go, and the tick of it.
     leaving: HashMap<QuotaId, u64>,
+    /// What rates have in common that are counted with other nodes; none: this one counts alone.
+    pub(super) peers: Option<Arc<Peers>>,
 }
 
 impl LiveQuotas {
@@ -111,6 +113,10 @@ impl LiveQuotas {
             Counted::Tokens => LimitSource::Tokens(owner(row), per),
         };
         let rate = Rate::new(source, counted, per, limit).of_models(row.model.clone());
+        let rate = match &self.peers {
+            Some(peers) => rate.shared(row.id, Arc::clone(peers)),
+            None => rate,
+        };
         let rate = Arc::new(match &row.window {
             Window::Calendar { zone, .. } if *zone != Zone::utc() => rate.in_zone(zone.clone()),
             Window::Calendar { .. } | Window::Rolling(_) | Window::Total => rate,
