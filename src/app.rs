@@ -200,6 +200,7 @@ impl Parts {
             journal: journal.counts(),
             keys: keys.clone(),
             store: store.clone(),
+            rates: rates.clone(),
             unnoted: note_writer.counts(),
             log: log.clone(),
         };

@@ -2,14 +2,16 @@
 
 use crate::clock;
 use crate::log::Log;
-use crate::metrics::{KeyLookups, Snapshot, Unnoted};
+use crate::metrics::{KeyLookups, REDIS_PURPOSES, RedisUse, Snapshot, Unnoted};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::journal::JournalCounts;
 use crate::store::key_cache::KeyCache;
+use crate::store::redis::rates::SharedRates;
+use crate::store::redis::{Purpose, Redis};
 use crate::store::requests::UnnotedCounts;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What `/metrics` is made of.
@@ -18,6 +20,7 @@ pub(super) struct Scrape {
     pub(super) journal: Arc<JournalCounts>,
     pub(super) keys: KeyCache,
     pub(super) store: Store,
+    pub(super) rates: Option<SharedRates>,
     pub(super) unnoted: Arc<UnnotedCounts>,
     pub(super) log: Log,
 }
@@ -54,6 +57,23 @@ impl Scrape {
                 sampled: self.unnoted.sampled.load(Ordering::Relaxed),
                 failed: self.unnoted.failed.load(Ordering::Relaxed),
             },
+            redis: self.rates.as_ref().map(|rates| redis_use(rates.redis())).unwrap_or_default(),
         }
+    }
+}
+
+fn redis_use(redis: &Redis) -> RedisUse {
+    let counts = redis.counts();
+    let purpose = |name: &&str| Purpose::ALL.into_iter().find(|purpose| purpose.name() == *name);
+    let total = |totals: &[AtomicU64; Purpose::ALL.len()]| {
+        REDIS_PURPOSES
+            .each_ref()
+            .map(|name| purpose(name).map_or(0, |purpose| totals[purpose as usize].load(Ordering::Relaxed)))
+    };
+    RedisUse {
+        is_degraded: !redis.is_up(),
+        round_trips: total(&counts.round_trips),
+        micros: total(&counts.micros),
+        failures: counts.failures.load(Ordering::Relaxed),
     }
 }

@@ -34,6 +34,24 @@ pub struct Snapshot {
     pub quota_thresholds: [u64; THRESHOLDS.len()],
     /// Free and refused requests that were handed over and not noted, in total.
     pub requests_unnoted: Unnoted,
+    /// The Redis that nodes share; all zero where there is none.
+    pub redis: RedisUse,
+}
+
+/// What the Redis that nodes share is asked for.
+pub const REDIS_PURPOSES: [&str; 2] = ["rates", "clock"];
+
+/// How the Redis that nodes share was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RedisUse {
+    /// Whether this node goes on without it.
+    pub is_degraded: bool,
+    /// Round trips for each of [`REDIS_PURPOSES`], in total.
+    pub round_trips: [u64; REDIS_PURPOSES.len()],
+    /// How many microseconds they took together, in total.
+    pub micros: [u64; REDIS_PURPOSES.len()],
+    /// Round trips that failed or took too long, in total.
+    pub failures: u64,
 }
 
 /// Shares of a quota's limit that are told of: the usual ones in percent, and all others.
@@ -82,6 +100,10 @@ pub(super) struct Snapshots {
     quota_thresholds: [IntCounter; THRESHOLDS.len()],
     unnoted_sampled: IntCounter,
     unnoted_failed: IntCounter,
+    redis_degraded: IntGauge,
+    redis_round_trips: [IntCounter; REDIS_PURPOSES.len()],
+    redis_micros: [IntCounter; REDIS_PURPOSES.len()],
+    redis_failures: IntCounter,
 }
 
 impl Snapshots {
@@ -90,6 +112,9 @@ impl Snapshots {
         let lookups = list.counters("tollgate_key_lookups_total", "Lookups of keys.", &["result"]);
         let thresholds =
             list.counters("tollgate_quota_thresholds_total", "Quotas that reached a share of a limit.", &["percent"]);
+        let round_trips =
+            list.counters("tollgate_redis_round_trips_total", "Round trips to Redis, by what for.", &["purpose"]);
+        let micros = list.counters("tollgate_redis_microseconds_total", "How long they took together.", &["purpose"]);
         let lag = Gauge::new("tollgate_journal_lag_seconds", "Age of the oldest record that waits to be shipped.");
         Self {
             scrape: Mutex::new(()),
@@ -119,6 +144,11 @@ impl Snapshots {
             quota_thresholds: THRESHOLDS.map(|percent| thresholds.with_label_values(&[percent])),
             unnoted_sampled: families.unnoted.with_label_values(&["sampled"]),
             unnoted_failed: families.unnoted.with_label_values(&["failed"]),
+            redis_degraded: list.gauge("tollgate_redis_degraded", "1 while this node goes on without Redis."),
+            redis_round_trips: REDIS_PURPOSES.map(|purpose| round_trips.with_label_values(&[purpose])),
+            redis_micros: REDIS_PURPOSES.map(|purpose| micros.with_label_values(&[purpose])),
+            redis_failures: list
+                .counter("tollgate_redis_failures_total", "Round trips to Redis that failed or took too long."),
         }
     }
 
@@ -143,6 +173,11 @@ impl Snapshots {
         thresholds.for_each(|(counter, total)| advance(counter, total));
         advance(&self.unnoted_sampled, snapshot.requests_unnoted.sampled);
         advance(&self.unnoted_failed, snapshot.requests_unnoted.failed);
+        set(&self.redis_degraded, snapshot.redis.is_degraded.into());
+        let round_trips = self.redis_round_trips.iter().zip(snapshot.redis.round_trips);
+        let micros = self.redis_micros.iter().zip(snapshot.redis.micros);
+        round_trips.chain(micros).for_each(|(counter, total)| advance(counter, total));
+        advance(&self.redis_failures, snapshot.redis.failures);
     }
 }
 
