@@ -8,9 +8,13 @@ use tollgate::{app, cli, config, demo, simulated_provider};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What runs: the release, the commit that it was built from if that is known, and for which machine.
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_COMMIT"), ", ", env!("TOLLGATE_TARGET"), ")");
+
 /// The gateway that platform teams put in front of model providers.
 #[derive(Parser)]
-#[command(name = "tollgate", version)]
+#[command(name = "tollgate", version = VERSION)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -44,8 +44,9 @@ impl Families {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
         let list = List(&registry);
-        let build = list.gauges("tollgate_build_info", "Always 1; the version that runs.", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build = list.gauges("tollgate_build_info", "Always 1; what runs.", &["version", "commit", "rustc"]);
+        let built = [env!("CARGO_PKG_VERSION"), env!("TOLLGATE_COMMIT"), env!("TOLLGATE_RUSTC")];
+        build.with_label_values(&built).set(1);
         let reloads = list.counters("tollgate_config_reloads_total", "Reloads of the configuration.", &["result"]);
         let unnoted = list.counters(
             "tollgate_requests_unnoted_total",

@@ -1,7 +1,7 @@
 //! What Prometheus, the orchestrator's probes and the log see of the calls.
 
 use crate::money::{Account, count, counting, dollars, storm, times};
-use crate::support::{Answer, Call, Gateway, Provider, Request, Scripted, Setup, Upstream, Wire, eventually};
+use crate::support::{Answer, Call, Gateway, Provider, Request, Scripted, Setup, Upstream, Wire, eventually, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -64,6 +64,21 @@ fn every_series_of_the_dashboard_appears_after_a_few_calls() {
     );
     let answer = probe(&gateway, "/metrics");
     assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+}
+
+#[test]
+fn what_runs_says_what_it_was_built_from() {
+    let gateway = Gateway::start();
+    let printed = run(&["--version"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    let (name, built) = printed.trim().split_once(" (").expect("the release, then what it was built from");
+    assert_eq!(name, concat!("tollgate ", env!("CARGO_PKG_VERSION")));
+    let (commit, target) = built.trim_end_matches(')').split_once(", ").expect("a commit and a target");
+    assert!(commit == "unknown" || commit.len() == 12 && commit.chars().all(|digit| digit.is_ascii_hexdigit()));
+    assert!(target.starts_with(std::env::consts::ARCH) && target.contains("linux"), "{target}");
+    let labels = [format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), format!("commit=\"{commit}\"")];
+    assert_eq!(count(&gateway, "tollgate_build_info", &[&labels[0], &labels[1], "rustc=\"1."]), "1");
 }
 
 #[test]

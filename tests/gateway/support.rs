@@ -14,7 +14,7 @@ pub(crate) use books::Row;
 pub(crate) use call::{Answer, Call, Request};
 pub(crate) use curl::curl;
 pub(crate) use gateway::{Gateway, Key};
-pub(crate) use process::Process;
+pub(crate) use process::{Process, run};
 pub(crate) use provider::Provider;
 pub(crate) use scripted::{Exchange, Received, Scripted};
 pub(crate) use setup::{Setup, Upstream};

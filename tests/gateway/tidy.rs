@@ -21,7 +21,7 @@ const EXCEPTIONS: [(&str, &str, &str); 1] = [(
 /// Folders with Rust in them.
 const RUST: [&str; 4] = ["src", "lua-free-filters", "tests", "benches"];
 /// Everything that is written by hand.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 13] = [
     "src",
     "lua-free-filters",
     "tests",
@@ -30,6 +30,8 @@ const WRITTEN: [&str; 11] = [
     "dashboards",
     ".ci",
     "README.md",
+    "CHANGELOG.md",
+    "build.rs",
     "Cargo.toml",
     "deny.toml",
     "rustfmt.toml",
