@@ -189,6 +189,13 @@ impl Journal {
         settings.validate()?;
         let directory = Directory::hold(&directory_of(&settings.dir))?;
         let (keeper, recovered) = Keeper::open(settings, &directory, shipped, now)?;
+        if recovered.passed_over > 0 {
+            let records = recovered.passed_over;
+            tracing::warn!(
+                records,
+                "the journal has records of a later release, which said that they may be passed over"
+            );
+        }
         let syncing = Arc::clone(&keeper);
         let sync_thread = std::thread::Builder::new()
             .name("journal-sync".to_owned())

@@ -3,7 +3,7 @@
 use super::record::{Header, Kind, Position};
 use super::recovery::{read_segment, segments_in};
 use super::scan::{End, Item, Scanner};
-use super::{Checkpoint, OpenError};
+use super::{Checkpoint, HeaderFlaw, OpenError};
 use filters::id::CallId;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -27,7 +27,7 @@ pub struct JournalFacts {
 /// Reads the journal below `dir`, the gateway's data directory. `checkpoint` is the ledger's for this node.
 pub fn facts(dir: &Path, checkpoint: Option<Checkpoint>) -> Result<JournalFacts, OpenError> {
     let (mut facts, mut ended) = (JournalFacts::default(), Vec::new());
-    read_all(dir, |bytes, segment| facts.count(bytes, segment, checkpoint, &mut ended))?;
+    read_all(dir, |item, segment| facts.count(item, segment, checkpoint, &mut ended))?;
     ended.sort_unstable();
     facts.duplicate_terminals = ended.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
     Ok(facts)
@@ -39,12 +39,10 @@ pub fn known(dir: &Path, calls: &BTreeSet<CallId>) -> Result<HashSet<CallId>, Op
     if calls.is_empty() {
         return Ok(known);
     }
-    read_all(dir, |bytes, segment| {
-        let begun = Scanner::new(bytes, segment).filter_map(|item| match item {
-            Item::Call { intent, .. } => Some(intent.call),
-            Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) | Item::Corrupt(_) => None,
-        });
-        known.extend(begun.filter(|call| calls.contains(call)));
+    read_all(dir, |item, _| match item {
+        Item::Call { intent, .. } if calls.contains(&intent.call) => _ = known.insert(intent.call),
+        Item::Call { .. } | Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) | Item::Corrupt(_) => {}
+        Item::Newer(_) => {}
     })?;
     Ok(known)
 }
@@ -64,13 +62,20 @@ fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, OpenError> {
     }
 }
 
-/// Reads one segment after the other, with their numbers.
-fn read_all(dir: &Path, mut look: impl FnMut(&[u8], u64)) -> Result<(), OpenError> {
+/// Reads one segment after the other: what is in them, and their numbers.
+fn read_all(dir: &Path, mut look: impl FnMut(Item, u64)) -> Result<(), OpenError> {
     let mut bytes = Vec::new();
     for (_, path) in segments(dir)? {
         let read = File::open(&path).and_then(|mut file| read_segment(&mut file, &mut bytes));
         match read {
-            Ok(Ok(header)) => look(&bytes, header.number),
+            Ok(Ok(header)) => {
+                for item in Scanner::new(&bytes, header.number) {
+                    if let Item::Newer(kind) | Item::Call { end: End::Newer(kind), .. } = item {
+                        return Err(OpenError::Header { path, flaw: HeaderFlaw::NewerRecord(kind) });
+                    }
+                    look(item, header.number);
+                }
+            }
             Ok(Err(flaw)) => return Err(OpenError::Header { path, flaw }),
             // A running gateway has removed it since we asked for the list.
             Err(source) if source.kind() == io::ErrorKind::NotFound => {}
@@ -81,22 +86,22 @@ fn read_all(dir: &Path, mut look: impl FnMut(&[u8], u64)) -> Result<(), OpenErro
 }
 
 impl JournalFacts {
-    fn count(&mut self, bytes: &[u8], segment: u64, checkpoint: Option<Checkpoint>, ended: &mut Vec<u128>) {
+    fn count(&mut self, item: Item, segment: u64, checkpoint: Option<Checkpoint>, ended: &mut Vec<u128>) {
         let first_unshipped = checkpoint.map_or(Position { segment: 0, offset: 0 }, Position::from);
-        for item in Scanner::new(bytes, segment) {
-            match item {
-                Item::Call { offset, end: End::Closed(Header { call, .. }), .. } => {
-                    ended.push(call.0);
-                    self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
-                }
-                // What looks torn while a gateway runs is being written.
-                Item::Call { end: End::Open | End::Torn, .. } => self.open_intents += 1,
-                Item::Call { end: End::Corrupt, .. } | Item::Corrupt(_) => self.corrupt_records += 1,
-                Item::Note { offset, note: Header { kind: Kind::Amend | Kind::Claim, .. } } => {
-                    self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
-                }
-                Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) => {}
+        match item {
+            Item::Call { offset, end: End::Closed(Header { call, .. }), .. } => {
+                ended.push(call.0);
+                self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
             }
+            // What looks torn while a gateway runs is being written.
+            Item::Call { end: End::Open | End::Torn, .. } => self.open_intents += 1,
+            Item::Call { end: End::Corrupt, .. } | Item::Corrupt(_) => self.corrupt_records += 1,
+            Item::Note { offset, note: Header { kind: Kind::Amend | Kind::Claim, .. } } => {
+                self.unshipped += u64::from(Position { segment, offset } >= first_unshipped);
+            }
+            // Whoever reads the segments has refused what is newer.
+            Item::Call { end: End::Newer(_), .. } | Item::Newer(_) => {}
+            Item::Note { .. } | Item::Void | Item::Hole(_) | Item::Torn(_) => {}
         }
     }
 }

@@ -5,6 +5,11 @@
 //! 64 begun mark │ 72 closed mark │ 80 end mark │ 88 last mark
 //! ```
 //! A mark is a number and its complement in one word, so that a mark that was damaged is not believed.
+//!
+//! The format is what a reader has to know. A release reads its own and all before; what is newer it refuses, before it has
+//! touched anything. So that one can go back a release, whatever is new in records (a field, a kind, a value of an enumeration)
+//! is read by one release and written by the next, which counts the format up. A kind that a reader may do without needs no
+//! new format: see [`super::record::Kind::Later`].
 
 use filters::time::EpochMs;
 
@@ -54,6 +59,9 @@ pub enum HeaderFlaw {
     /// Written by a later release.
     #[error("its format {0} is newer than this release; start the release that wrote it")]
     Newer(u32),
+    /// A later release wrote records into it that this one can't do without.
+    #[error("it has a record of kind {0}, which is newer than this release; start the release that wrote it")]
+    NewerRecord(u8),
 }
 
 impl Header {

@@ -57,6 +57,8 @@ pub(super) enum Kind {
     Attempt = 6,
     /// Whose an object is that a provider stores.
     Claim = 7,
+    /// Anything from here on is a later release's, stands alone, and may be done without: it is passed over, and counted.
+    Later = 128,
 }
 
 /// Where a record lies in the journal.
@@ -87,6 +89,8 @@ pub(super) enum Flaw {
     Empty,
     /// Something is there, but not what was written.
     Broken,
+    /// It is whole, and of a kind or format that only a later release knows.
+    Newer(u8),
 }
 
 /// The length in whole slots.
@@ -224,10 +228,12 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
     let length = length_of(bytes).ok_or(Flaw::Broken)?;
     let record = bytes.get(..length).ok_or(Flaw::Broken)?;
     let placed = u32_at(record, 12) == position.segment as u32 && u32_at(record, 16) as usize == position.offset;
-    if !placed || !matches!(record[7], FORMAT | FORMAT_BEFORE) || u32_at(record, CRC_AT) != crc_of(record) {
+    if !placed || u32_at(record, CRC_AT) != crc_of(record) {
         return Err(Flaw::Broken);
     }
     let kind = match record[6] {
+        later if later >= Kind::Later as u8 => Kind::Later,
+        newer if !matches!(record[7], FORMAT | FORMAT_BEFORE) => return Err(Flaw::Newer(newer)),
         1 => Kind::Intent,
         2 => Kind::Terminal,
         3 => Kind::Progress,
@@ -235,7 +241,7 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
         5 => Kind::Void,
         6 => Kind::Attempt,
         7 => Kind::Claim,
-        _ => return Err(Flaw::Broken),
+        newer => return Err(Flaw::Newer(newer)),
     };
     let call = record[28..44].first_chunk().copied().map(u128::from_le_bytes).unwrap_or_default();
     let (room, sequence) = (room_of(record), u32_at(record, 20));

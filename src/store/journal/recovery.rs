@@ -30,6 +30,8 @@ pub struct Recovered {
     pub torn: u64,
     /// Records that were on disk and are damaged now.
     pub corrupt: u64,
+    /// Records of a later release that were passed over, as that release said that they may be.
+    pub passed_over: u64,
 }
 
 /// A segment that recovery has been over.
@@ -114,8 +116,12 @@ impl Recovery {
             None => {
                 file.read_to_end(&mut self.bytes)?;
                 let bytes = std::mem::take(&mut self.bytes);
-                let repair = self.examine(&bytes, path, number);
+                let examined = self.examine(&bytes, path, number);
                 self.bytes = bytes;
+                let repair = match examined {
+                    Ok(repair) => repair,
+                    Err(flaw) => return Ok(Err(flaw)),
+                };
                 let now_finished = repair.finished;
                 if finished.is_none_or(|said| said.end != now_finished.end) || file_bytes != now_finished.end as u64 {
                     self.repairs.push(repair);
@@ -127,13 +133,16 @@ impl Recovery {
         Ok(Ok(header.node))
     }
 
-    fn examine(&mut self, bytes: &[u8], path: &Path, number: u64) -> Repair {
+    fn examine(&mut self, bytes: &[u8], path: &Path, number: u64) -> Result<Repair, HeaderFlaw> {
         let finished = Finished { end: DATA_START, last: EpochMs::default() };
         let mut repair = Repair { path: path.to_owned(), number, open: Vec::new(), gaps: Vec::new(), finished };
         let mut last = None;
         let mut scanner = Scanner::new(bytes, number);
         while let Some(item) = scanner.next() {
             match item {
+                Item::Newer(kind) | Item::Call { end: End::Newer(kind), .. } => {
+                    return Err(HeaderFlaw::NewerRecord(kind));
+                }
                 Item::Call { offset, intent, end } => {
                     self.counts.calls += 1;
                     last = Some((offset, intent));
@@ -162,7 +171,7 @@ impl Recovery {
         repair.gaps.retain(|gap| gap.start < end);
         let last = last.and_then(|(offset, intent)| record::read_intent(&bytes[offset..], &intent));
         repair.finished.last = last.map_or_else(EpochMs::default, |intent| intent.started);
-        repair
+        Ok(repair)
     }
 
     /// The call's intent and the place of its end, counted from its start, if it has none.
@@ -170,7 +179,7 @@ impl Recovery {
         match end {
             End::Closed(_) => return None,
             // How it ended is lost; a made-up terminal would hide that.
-            End::Corrupt => {
+            End::Corrupt | End::Newer(_) => {
                 self.counts.corrupt += 1;
                 return None;
             }
@@ -199,6 +208,10 @@ impl Recovery {
             Kind::Attempt => record::read_attempt(bytes, note).is_some(),
             Kind::Amend => record::read_amendment(bytes, note).is_some(),
             Kind::Claim => record::read_claim(bytes, note).is_some(),
+            Kind::Later => {
+                self.counts.passed_over += 1;
+                true
+            }
             Kind::Intent | Kind::Terminal | Kind::Void => true,
         };
         self.counts.corrupt += u64::from(!is_read);

@@ -19,6 +19,8 @@ pub(super) enum Item {
     Torn(Range<usize>),
     /// It was on disk, and is damaged now.
     Corrupt(Range<usize>),
+    /// A record that only a later release can read.
+    Newer(u8),
 }
 
 /// What stands where a terminal belongs.
@@ -28,6 +30,7 @@ pub(super) enum End {
     Open,
     Torn,
     Corrupt,
+    Newer(u8),
 }
 
 /// Goes over a segment from its first record to its last byte.
@@ -64,6 +67,7 @@ impl<'a> Scanner<'a> {
         let terminal_at = offset + record::slots_bytes(intent.length);
         match self.check(terminal_at) {
             Ok(header) if header.kind == Kind::Terminal && header.call == intent.call => End::Closed(header),
+            Err(Flaw::Newer(kind)) => End::Newer(kind),
             _ if offset < self.marks.closed => End::Corrupt,
             Err(Flaw::Empty) => End::Open,
             Ok(_) | Err(Flaw::Broken) => End::Torn,
@@ -73,11 +77,15 @@ impl<'a> Scanner<'a> {
     /// The record at `at`, if something may begin with it, and where the next may begin. A terminal never comes first: one
     /// that stands alone belongs to an intent that can't be read, and to the damage.
     fn good(&self, at: usize) -> Option<(Item, usize)> {
-        let header = self.check(at).ok()?;
+        let header = match self.check(at) {
+            Ok(header) => header,
+            Err(Flaw::Newer(kind)) => return Some((Item::Newer(kind), at + SLOT_BYTES)),
+            Err(Flaw::Empty | Flaw::Broken) => return None,
+        };
         let past = at + header.room.max(record::slots_bytes(header.length));
         match header.kind {
             Kind::Intent => Some((Item::Call { offset: at, intent: header, end: self.end_of(at, &header) }, past)),
-            Kind::Progress | Kind::Attempt | Kind::Amend | Kind::Claim => {
+            Kind::Progress | Kind::Attempt | Kind::Amend | Kind::Claim | Kind::Later => {
                 Some((Item::Note { offset: at, note: header }, past))
             }
             Kind::Void => Some((Item::Void, past)),

@@ -202,10 +202,11 @@ impl Segment {
             Ok(header) => match header.kind {
                 Kind::Intent => Look::Call(header),
                 Kind::Attempt | Kind::Amend | Kind::Claim => Look::Note(header),
-                Kind::Void | Kind::Progress => Look::Skip(header.room.max(SLOT_BYTES)),
+                Kind::Void | Kind::Progress | Kind::Later => Look::Skip(header.room.max(SLOT_BYTES)),
                 Kind::Terminal => Look::Skip(record::slots_bytes(header.length)),
             },
-            Err(Flaw::Empty | Flaw::Broken) => Look::Skip(SLOT_BYTES),
+            // Recovery has refused what is newer.
+            Err(Flaw::Empty | Flaw::Broken | Flaw::Newer(_)) => Look::Skip(SLOT_BYTES),
         }
     }
 

@@ -305,7 +305,7 @@ impl Waiting {
             Kind::Attempt => Awaited::Attempt,
             Kind::Amend => Awaited::Amendment,
             Kind::Claim => Awaited::Claim,
-            Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void => {
+            Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void | Kind::Later => {
                 Awaited::Call { terminal_at: at + record::slots_bytes(header.length) }
             }
         };
