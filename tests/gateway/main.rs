@@ -4,6 +4,7 @@ mod books;
 mod bounds;
 mod calls;
 mod departures;
+mod deploy;
 mod durability;
 mod failover;
 mod faults;
