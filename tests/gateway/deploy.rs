@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Sections of the configuration that the gateway does not read yet; each goes from here when it does.
-const NOT_YET: [&str; 2] = ["[store]", "[cluster]"];
+const NOT_YET: [&str; 1] = ["[cluster]"];
 /// What shipping and ending may take after the last call.
 const SHIPPING_SECONDS: u64 = 5;
 
@@ -102,8 +102,12 @@ fn the_configuration_of_a_node_is_one_that_the_gateway_takes() {
     let known: Vec<&&str> = NOT_YET.iter().filter(|section| reference.contains(**section)).collect();
     assert!(known.is_empty(), "read by now, so it goes from NOT_YET: {known:?}");
     let catalogue = root().join("conf/models.toml");
-    let here = read.replace("/usr/share/tollgate/models.toml", catalogue.to_str().expect("a plain name"));
-    assert_ne!(here, read, "the catalogue is where the image has it");
+    let store =
+        ("{ env = \"TOLLGATE_STORE_URL\" }", "{ value = \"postgres://tollgate:secret@postgres:5432/tollgate\" }");
+    let given = read.replace(store.0, store.1);
+    assert_ne!(given, read, "no password is in the configuration");
+    let here = given.replace("/usr/share/tollgate/models.toml", catalogue.to_str().expect("a plain name"));
+    assert_ne!(here, given, "the catalogue is where the image has it");
     let directory = tempfile::tempdir().expect("a directory");
     let file: PathBuf = directory.path().join("tollgate.toml");
     std::fs::write(&file, here).expect("it can be written");
@@ -143,6 +147,7 @@ fn ports_and_probes_are_those_that_a_node_has() {
     let (balancer, prometheus) = (deploy("balancer.conf"), deploy("prometheus.yml"));
     let nodes = nodes();
     assert_eq!(value(&set, "replicas"), nodes.len().to_string());
+    assert_eq!(value(&deploy("tollgate.toml"), "nodes_max"), nodes.len().to_string());
     for node in &nodes {
         assert!(balancer.contains(&format!("server {node}:{gateway_port} ")), "{node}");
         assert!(prometheus.contains(&format!("\"{node}:{metrics_port}\"")), "{node}");
@@ -187,9 +192,13 @@ fn every_credential_can_be_given_to_a_node() {
     assert!(missing.is_empty(), "{missing:?}");
     let set = manifest("StatefulSet", "tollgate");
     assert!(set.contains("- secretRef: { name: providers, optional: true }"), "all of a secret's names are variables");
-    for has_password in [&set, &given] {
-        assert_eq!(has_password.matches("PGPASSWORD").count(), 1);
+    for store in [&set, &given] {
+        assert!(store.contains("TOLLGATE_STORE_URL") && store.contains("@postgres:5432/tollgate"), "{store}");
     }
+    let pepper = value(&toml, "pepper_file");
+    assert_eq!(pepper, "/run/secrets/pepper", "where compose puts the secret of this name");
+    assert!(set.contains("mountPath: /run/secrets,") && set.contains("items: [{ key: pepper, path: pepper }]"));
+    assert!(compose.contains("secrets: [pepper]"));
 }
 
 #[test]
