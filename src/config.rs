@@ -23,6 +23,7 @@ pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
+pub use store::{Server, StorePlace};
 
 use filters::catalogue::{Catalogue, InputEstimate};
 use filters::dialect::{Dialect, Protocol};
@@ -103,36 +104,6 @@ impl Config {
 pub fn check(file: &Path) -> Result<String, String> {
     let lines = |errors: Vec<ConfigError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     Config::load(file).map(|config| config.summary()).map_err(lines)
-}
-
-/// Where the books and the journal are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StorePlace {
-    /// The journal's directory, and of the books too where no server has them.
-    pub data_dir: PathBuf,
-    /// The file with the secret that tokens are looked up with.
-    pub pepper: PathBuf,
-    /// The server that has the books.
-    pub server: Option<Server>,
-}
-
-impl StorePlace {
-    /// StorePlace without a server.
-    #[must_use]
-    pub fn embedded(data_dir: PathBuf) -> Self {
-        Self { pepper: data_dir.join("pepper"), data_dir, server: None }
-    }
-}
-
-/// A database server, and how it is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// `postgres://user:password@host:port/database?sslmode=…`.
-    pub url: Secret,
-    /// Most connections of this process, half of them for what writes; at least 2.
-    pub connections_max: u32,
-    /// How long the server may take, for a connection and for a transaction.
-    pub timeout: Duration,
 }
 
 /// The public listener.

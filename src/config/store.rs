@@ -3,8 +3,38 @@
 use super::place::Section;
 use super::providers::read_secret;
 use super::sources::{NoSecret, Secret, Sources};
-use super::{Server, StorePlace};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the books and the journal are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePlace {
+    /// The journal's directory, and of the books too where no server has them.
+    pub data_dir: PathBuf,
+    /// The file with the secret that tokens are looked up with.
+    pub pepper: PathBuf,
+    /// The server that has the books.
+    pub server: Option<Server>,
+}
+
+impl StorePlace {
+    /// StorePlace without a server.
+    #[must_use]
+    pub fn embedded(data_dir: PathBuf) -> Self {
+        Self { pepper: data_dir.join("pepper"), data_dir, server: None }
+    }
+}
+
+/// A database server, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// `postgres://user:password@host:port/database?sslmode=…`.
+    pub url: Secret,
+    /// Most connections of this process, half of them for what writes; at least 2.
+    pub connections_max: u32,
+    /// How long the server may take, for a connection and for a transaction.
+    pub timeout: Duration,
+}
 
 /// Reads `[store]`. Without a server everything is in the data directory.
 pub(super) fn read_store(section: &Section<'_>, data_dir: PathBuf, sources: &Sources<'_>) -> StorePlace {
