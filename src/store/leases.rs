@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Where several nodes share the authority, a node begins so many transactions a second at the most, and half of them at once;
-/// full ones are not counted.
+/// Where several nodes share the authority, a node begins so many transactions a second at the most, and half of them at once.
+/// Only full ones don't wait.
 const TRANSACTIONS_PER_SECOND_MAX: u32 = 20;
 /// How often a node says that it is there, whatever it asks.
 const HEARTBEAT: Duration = Duration::from_secs(5);
