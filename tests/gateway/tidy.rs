@@ -12,11 +12,18 @@ const FUNCTION_LINES_MAX: usize = 60;
 const ARGUMENTS_MAX: usize = 5;
 
 /// What may break a rule: the rule, the finding, the reason. An exception that nothing needs any more is a mistake too.
-const EXCEPTIONS: [(&str, &str, &str); 1] = [(
-    "a float near money",
-    "lua-free-filters/src/request_head/weigh.rs: fn visit_f64<E>(self, _: f64) -> Result<Worth, E> {",
-    "serde's trait has it, and the number is not looked at",
-)];
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    (
+        "a float near money",
+        "lua-free-filters/src/request_head/weigh.rs: fn visit_f64<E>(self, _: f64) -> Result<Worth, E> {",
+        "serde's trait has it, and the number is not looked at",
+    ),
+    (
+        "a float near money",
+        "lua-free-filters/src/dialect/figures.rs: fn visit_f64<E>(self, number: f64) -> Result<Written<'a>, E> {",
+        "serde's trait has it, and nothing is counted with it: `Number` keeps it, and what it prints is read digit by digit",
+    ),
+];
 
 /// Folders with Rust in them.
 const RUST: [&str; 4] = ["src", "lua-free-filters", "tests", "benches"];
