@@ -1,5 +1,6 @@
 //! The composition root: the only file that sees every part, and how the process starts and stops.
 
+mod books;
 mod reload;
 mod scrape;
 mod stop;
@@ -10,18 +11,14 @@ use crate::control::{self, Vitals};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
-use crate::store::journal::{self, Journal, Shipper};
-use crate::store::key_cache::{KeyCache, KeyCacheSettings};
-use crate::store::ledger::LedgerSettings;
+use crate::store::Store;
+use crate::store::journal::Shipper;
+use crate::store::key_cache::KeyCache;
 use crate::store::objects::ObjectBook;
-use crate::store::redis::Redis;
 use crate::store::redis::rates::SharedRates;
 use crate::store::requests::{self, NoteWriter};
-use crate::store::{Store, StoreError};
 use crate::{cli, clock, simulated_provider};
 use arc_swap::ArcSwap;
-use filters::id::PriceId;
-use filters::price::Price;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::ListenerConfig;
 use pingora::listeners::tls::TlsSettings;
@@ -172,11 +169,11 @@ struct Parts {
 impl Parts {
     /// Opens the books, closes what a killed process left open, ships it, and only then takes keys in.
     async fn open(config: &Config, log: &Log) -> Result<Self, Problem> {
-        let store = Store::of(&config.books).await?.with_ledger_settings(ledger_settings(config));
-        remember_prices(&store, config).await?;
-        let (journal, shipper) = open_journal(&store, config).await?;
-        let keys = KeyCache::new(store.clone(), journal.node(), key_cache_settings(config)).await?;
-        let rates = share_rates(config, &store, &keys)?;
+        let store = Store::of(&config.books).await?.with_ledger_settings(books::ledger_settings(config));
+        books::remember_prices(&store, config).await?;
+        let (journal, shipper) = books::open_journal(&store, config).await?;
+        let keys = KeyCache::new(store.clone(), journal.node(), books::key_cache_settings(config)).await?;
+        let rates = books::share_rates(config, &store, &keys)?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
         let gateway = Arc::new(Gateway {
@@ -275,66 +272,6 @@ impl Parts {
     }
 }
 
-/// Opens the journal, closes what an earlier process left open in it, and ships it. That of a node that was forgotten is set
-/// aside then, and this process goes on as a new node.
-async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<Journal>, Shipper), Problem> {
-    loop {
-        let shipped = match journal::node_name(&config.books.data_dir) {
-            Some(node) => store.checkpoint(&node).await?,
-            None => None,
-        };
-        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
-        let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
-        let shipped = shipper.ship_all().await?;
-        if shipped > 0 {
-            tracing::info!(?recovered, shipped, "what an earlier process left is on the books");
-        }
-        if !store.is_forgotten(journal.node()).await? {
-            return Ok((Arc::new(journal), shipper));
-        }
-        let node = journal.node().to_owned();
-        drop((shipper, journal));
-        let aside = journal::set_aside(&config.books.data_dir, &node)?;
-        tracing::warn!(
-            node,
-            ?aside,
-            "this node was forgotten: its journal is on the books, and this process is a new node"
-        );
-    }
-}
-
-/// Has rates counted together with other nodes, if there are any.
-fn share_rates(config: &Config, store: &Store, keys: &KeyCache) -> Result<Option<SharedRates>, Problem> {
-    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else { return Ok(None) };
-    let rates = SharedRates::new(redis, config.cluster.nodes_max);
-    keys.share_rates(rates.peers());
-    Ok(Some(rates))
-}
-
-fn key_cache_settings(config: &Config) -> KeyCacheSettings {
-    KeyCacheSettings {
-        entries_max: config.keys.cache_entries_max,
-        unknown_max: config.keys.negative_entries_max,
-        ..KeyCacheSettings::default()
-    }
-}
-
-fn journal_settings(config: &Config) -> journal::Settings {
-    journal::Settings {
-        dir: config.books.data_dir.clone(),
-        segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
-        bytes_max: config.journal.bytes_max,
-        keep_hours: config.journal.keep_hours,
-        sync: config.journal.sync,
-        sync_ms: config.journal.sync_ms,
-        ship_ms: config.journal.ship_ms,
-    }
-}
-
-fn ledger_settings(config: &Config) -> LedgerSettings {
-    LedgerSettings { merge_ms: config.ledger.merge_ms, pending_sums_max: config.ledger.pending_sums_max }
-}
-
 fn server(config: &Config, parts: &Parts) -> Result<Server, Problem> {
     let conf = ServerConf {
         threads: config.gateway.threads,
@@ -378,12 +315,6 @@ fn call_salt() -> Result<[u8; 5], getrandom::Error> {
     let mut salt = [0; 5];
     getrandom::fill(&mut salt)?;
     Ok(salt)
-}
-
-async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {
-    let versions = config.catalogue.candidates().flat_map(|(_, candidate)| candidate.price_versions());
-    let prices: Vec<(PriceId, Price)> = versions.map(|version| (version.id, version.price.clone())).collect();
-    store.remember_prices(&prices).await
 }
 
 /// How often providers' names are resolved anew.

@@ -105,6 +105,9 @@ pub trait Authority: Send + Sync {
     /// Brings credit, as far as there is any, to quotas that calls are short of; the quotas know where they stand when it returns.
     /// Those who ask at once are served together.
     async fn lease(&self, wants: Vec<Want>) -> Result<(), StoreUnavailable>;
+
+    /// Whether other nodes may charge to the same quotas: then only the authority knows where they stand.
+    fn is_shared(&self) -> bool;
 }
 
 /// A quota that is short of credit.

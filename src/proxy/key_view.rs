@@ -58,7 +58,8 @@ struct LimitView<'a> {
 /// Has every quota know where it stands now, so that a window that nobody has called in yet is told too. Where the books can't be
 /// asked, the last figures stand.
 pub(super) async fn refresh(key: &Key, gateway: &Gateway, now: EpochMs) {
-    let is_stale = |spend: &&Arc<Spend>| !spend.terms().is_boundless() && !spend.is_current(now);
+    let is_shared = gateway.authority.is_shared();
+    let is_stale = |spend: &&Arc<Spend>| !spend.terms().is_boundless() && (is_shared || !spend.is_current(now));
     let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: NanoUsd::ZERO, at: None };
     let wants: Vec<Want> = key.chain.spend.iter().filter(is_stale).map(want).collect();
     if !wants.is_empty() {

@@ -138,6 +138,10 @@ impl Authority for Leases {
         }
         self.shared.join(wants, Vec::new()).await
     }
+
+    fn is_shared(&self) -> bool {
+        self.shared.store.is_shared()
+    }
 }
 
 impl Shared {

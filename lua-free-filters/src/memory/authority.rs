@@ -114,4 +114,8 @@ impl Authority for SoleNode {
         }
         Ok(())
     }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
 }

@@ -1,0 +1,81 @@
+//! Opens what keeps the books, as the configuration says.
+
+use crate::clock;
+use crate::config::Config;
+use crate::store::journal::{self, Journal, Shipper};
+use crate::store::key_cache::{KeyCache, KeyCacheSettings};
+use crate::store::ledger::LedgerSettings;
+use crate::store::redis::Redis;
+use crate::store::redis::rates::SharedRates;
+use crate::store::{Store, StoreError};
+use filters::id::PriceId;
+use filters::price::Price;
+use std::sync::Arc;
+
+type Problem = Box<dyn std::error::Error>;
+
+/// Opens the journal, closes what an earlier process left open in it, and ships it. That of a node that was forgotten is set
+/// aside then, and this process goes on as a new node.
+pub(super) async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<Journal>, Shipper), Problem> {
+    loop {
+        let shipped = match journal::node_name(&config.books.data_dir) {
+            Some(node) => store.checkpoint(&node).await?,
+            None => None,
+        };
+        let (journal, recovered) = Journal::open(journal_settings(config), shipped, clock::now())?;
+        let mut shipper = journal.shipper(Arc::new(store.clone())).await?;
+        let shipped = shipper.ship_all().await?;
+        if shipped > 0 {
+            tracing::info!(?recovered, shipped, "what an earlier process left is on the books");
+        }
+        if !store.is_forgotten(journal.node()).await? {
+            return Ok((Arc::new(journal), shipper));
+        }
+        let node = journal.node().to_owned();
+        drop((shipper, journal));
+        let aside = journal::set_aside(&config.books.data_dir, &node)?;
+        tracing::warn!(
+            node,
+            ?aside,
+            "this node was forgotten: its journal is on the books, and this process is a new node"
+        );
+    }
+}
+
+/// Has rates counted together with other nodes, if there are any.
+pub(super) fn share_rates(config: &Config, store: &Store, keys: &KeyCache) -> Result<Option<SharedRates>, Problem> {
+    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else { return Ok(None) };
+    let rates = SharedRates::new(redis, config.cluster.nodes_max);
+    keys.share_rates(rates.peers());
+    Ok(Some(rates))
+}
+
+pub(super) fn key_cache_settings(config: &Config) -> KeyCacheSettings {
+    KeyCacheSettings {
+        entries_max: config.keys.cache_entries_max,
+        unknown_max: config.keys.negative_entries_max,
+        ..KeyCacheSettings::default()
+    }
+}
+
+pub(super) fn journal_settings(config: &Config) -> journal::Settings {
+    journal::Settings {
+        dir: config.books.data_dir.clone(),
+        segment_bytes: usize::try_from(config.journal.segment_bytes).unwrap_or(usize::MAX),
+        bytes_max: config.journal.bytes_max,
+        keep_hours: config.journal.keep_hours,
+        sync: config.journal.sync,
+        sync_ms: config.journal.sync_ms,
+        ship_ms: config.journal.ship_ms,
+    }
+}
+
+pub(super) fn ledger_settings(config: &Config) -> LedgerSettings {
+    LedgerSettings { merge_ms: config.ledger.merge_ms, pending_sums_max: config.ledger.pending_sums_max }
+}
+
+pub(super) async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {
+    let versions = config.catalogue.candidates().flat_map(|(_, candidate)| candidate.price_versions());
+    let prices: Vec<(PriceId, Price)> = versions.map(|version| (version.id, version.price.clone())).collect();
+    store.remember_prices(&prices).await
+}
