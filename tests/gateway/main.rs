@@ -3,6 +3,7 @@
 mod books;
 mod bounds;
 mod calls;
+mod cluster;
 mod departures;
 mod deploy;
 mod durability;

@@ -25,6 +25,10 @@ pub(crate) struct Gateway {
     pub(crate) org: String,
     pub(crate) key: Key,
     directory: TempDir,
+    /// Variables in the environment of its processes.
+    environment: Vec<(String, String)>,
+    /// Where its books are, in options of the commands that keep them.
+    books: [String; 2],
     process: Mutex<Process>,
     /// Its own simulated provider, if no upstream was named.
     provider: Option<Provider>,
@@ -121,14 +125,19 @@ impl Gateway {
         wire.try_answer().ok().map(|answer| answer.status)
     }
 
+    /// Makes an organisation that has $1 000 and a key of it: what calls are made with when nothing else is said.
+    pub(super) fn open_account(&mut self) {
+        (self.org, self.key) = accounts(&self.books, &[]);
+    }
+
     /// Makes another key, with arguments of `tollgate key create`.
     pub(crate) fn create_key(&self, arguments: &[&str]) -> Key {
-        create_key(&self.data(), &self.org, arguments)
+        create_key(&self.books, &self.org, arguments)
     }
 
     /// Runs a command of the records beside the gateway, and reads the JSON that it prints.
     pub(crate) fn tollgate(&self, arguments: &[&str]) -> Value {
-        records(&self.data(), arguments)
+        records(&self.books, arguments)
     }
 
     /// Runs `tollgate audit`.
@@ -164,18 +173,24 @@ impl Gateway {
 
     /// The same with more variables in the new process's environment.
     pub(crate) fn restart_with(&self, environment: &[(&str, &str)]) {
-        *self.process() = serve(self.directory.path(), environment);
+        self.begin_with(environment);
         self.await_ready();
+    }
+
+    fn begin_with(&self, environment: &[(&str, &str)]) {
+        let own = self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let all: Vec<_> = own.chain(environment.iter().copied()).collect();
+        *self.process() = serve(self.directory.path(), &all);
     }
 
     /// Starts a new process that will not get as far as serving, and waits for its end.
     #[cfg(feature = "crash-points")]
     pub(crate) fn start_and_wait(&self, environment: &[(&str, &str)]) -> ExitStatus {
-        *self.process() = serve(self.directory.path(), environment);
+        self.begin_with(environment);
         self.wait()
     }
 
-    fn await_ready(&self) {
+    pub(super) fn await_ready(&self) {
         eventually("the gateway is ready", || {
             let ended = self.process().ended();
             assert!(ended.is_none(), "the gateway ended with {ended:?}:\n{}", self.log());
@@ -201,36 +216,65 @@ impl Setup {
                 self.upstreams.push(Upstream::speaking(protocol, &name, url));
             }
         }
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let listeners = Listeners::choose();
-        self.write(directory.path(), &listeners);
-        let data = directory.path().join("data");
-        let (org, key) = accounts(&data, &self.key);
-        let Listeners { gateway: address, tls, control, metrics } = listeners;
-        let process = Mutex::new(serve(directory.path(), &[]));
-        let gateway = Gateway { address, tls, control, metrics, org, key, directory, process, provider };
+        let prepared = Prepared::new(&self);
+        let books = ["--data".to_owned(), path(&prepared.directory.path().join("data")).to_owned()];
+        let arguments: Vec<&str> = self.key.iter().map(String::as_str).collect();
+        let account = accounts(&books, &arguments);
+        let gateway = Gateway { provider, ..prepared.serve(books, account) };
         gateway.await_ready();
         gateway
+    }
+
+    /// Starts a gateway whose books are where its configuration says, and does not wait until it is ready. Who has an account
+    /// there is still to be said.
+    pub(super) fn begin(&self) -> Gateway {
+        let prepared = Prepared::new(self);
+        let books = ["--config".to_owned(), path(&prepared.directory.path().join("tollgate.toml")).to_owned()];
+        let nobody = (String::new(), Key { id: String::new(), token: String::new() });
+        prepared.serve(books, nobody)
+    }
+}
+
+/// The files that a gateway is started with, and its addresses.
+struct Prepared {
+    directory: TempDir,
+    listeners: Listeners,
+    environment: Vec<(String, String)>,
+}
+
+impl Prepared {
+    fn new(setup: &Setup) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let listeners = Listeners::choose();
+        setup.write(directory.path(), &listeners);
+        Self { directory, listeners, environment: setup.environment.clone() }
+    }
+
+    fn serve(self, books: [String; 2], (org, key): (String, Key)) -> Gateway {
+        let Self { directory, listeners, environment } = self;
+        let Listeners { gateway: address, tls, control, metrics } = listeners;
+        let variables: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let process = Mutex::new(serve(directory.path(), &variables));
+        Gateway { address, tls, control, metrics, org, key, directory, environment, books, process, provider: None }
     }
 }
 
 /// An organisation with credit, and a key of it.
-fn accounts(data: &Path, key: &[String]) -> (String, Key) {
-    let org = records(data, &["org", "create", "tests"])["id"].as_str().expect("an id").to_owned();
-    records(data, &["org", "topup", &org, "1000"]);
-    let arguments: Vec<&str> = key.iter().map(String::as_str).collect();
-    let key = create_key(data, &org, &arguments);
+fn accounts(books: &[String; 2], key: &[&str]) -> (String, Key) {
+    let org = records(books, &["org", "create", "tests"])["id"].as_str().expect("an id").to_owned();
+    records(books, &["org", "topup", &org, "1000"]);
+    let key = create_key(books, &org, key);
     (org, key)
 }
 
-fn create_key(data: &Path, org: &str, arguments: &[&str]) -> Key {
-    let made = records(data, &[&["key", "create", "--org", org, "--name", "test"], arguments].concat());
+fn create_key(books: &[String; 2], org: &str, arguments: &[&str]) -> Key {
+    let made = records(books, &[&["key", "create", "--org", org, "--name", "test"], arguments].concat());
     let text = |field: &str| made[field].as_str().unwrap_or_else(|| panic!("no {field} in {made}")).to_owned();
     Key { id: text("id"), token: text("token") }
 }
 
-fn records(data: &Path, arguments: &[&str]) -> Value {
-    let output = process::run(&[arguments, &["--data", path(data), "--json"]].concat());
+fn records(books: &[String; 2], arguments: &[&str]) -> Value {
+    let output = process::run(&[arguments, &[&books[0], &books[1], "--json"]].concat());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("the command prints JSON")
 }

@@ -5,8 +5,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
@@ -54,8 +54,20 @@ impl Process {
         Self::spawn(command)
     }
 
+    /// Starts a server that is not ours, as this user or as ourselves. It does not outlive the tests, however they end.
+    /// With more variables in its environment.
+    pub(crate) fn server(program: &Path, options: &[String], user: Option<&str>, variables: &[(&str, String)]) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(as_user(user));
+        // Set when the user is: what they preload must not begin as somebody else.
+        command.arg("env").args(variables.iter().map(|(name, value)| format!("{name}={value}")));
+        command.arg(program).args(options).stdin(Stdio::null()).current_dir("/");
+        Self::spawn(command)
+    }
+
     fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = start(command);
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
@@ -91,6 +103,30 @@ impl Process {
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is our child")
     }
+}
+
+/// The options of `setpriv` that make somebody else of us, or none.
+pub(super) fn as_user(user: Option<&str>) -> Vec<&str> {
+    user.map_or(Vec::new(), |user| vec!["--reuid", user, "--regid", user, "--init-groups"])
+}
+
+/// Starts a process from a thread that lives as long as the tests: the kernel takes the end of the thread for the parent's,
+/// and a server that one test has started may be another's.
+fn start(command: Command) -> Child {
+    type Order = (Command, Sender<Child>);
+    static STARTER: LazyLock<Mutex<Sender<Order>>> = LazyLock::new(|| {
+        let (sender, orders) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in orders {
+                let started = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+                reply.send(started).expect("somebody waits for it");
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (reply, started) = channel();
+    STARTER.lock().expect("nobody panics with it").send((command, reply)).expect("it lives as long as the tests");
+    started.recv().expect("the command can be started")
 }
 
 fn collect(mut stderr: impl Read, log: &Mutex<String>) {

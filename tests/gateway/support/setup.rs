@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     limits: Vec<String>,
     sections: Vec<String>,
     models: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
     pub(super) speaks_all: bool,
     tls: Option<String>,
 }
@@ -162,7 +163,7 @@ impl Listeners {
 
 /// An address that nobody listens on. Ports below the range of outgoing connections, so that no connection takes it
 /// before the gateway does.
-fn free_address() -> SocketAddr {
+pub(super) fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const PORTS: u32 = 20_000;
     loop {
@@ -224,6 +225,13 @@ impl Setup {
     #[must_use]
     pub(crate) fn section(mut self, text: &str) -> Self {
         self.sections.push(text.to_owned());
+        self
+    }
+
+    /// A variable in the environment of the process.
+    #[must_use]
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
