@@ -2,7 +2,7 @@
 
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
-use crate::store::audit::{Account, AuditReport, Finding, Listing, NodeLeases, Unaccounted};
+use crate::store::audit::{Account, AuditReport, Finding, HomeJournal, Listing, NodeLeases, Unaccounted};
 use crate::store::journal;
 use filters::money::NanoUsd;
 use serde::Serialize;
@@ -105,6 +105,7 @@ struct AuditLine<'a> {
     unaccounted: ListLine<UnaccountedLine<'a>>,
     open_intents: u64,
     unshipped: u64,
+    elsewhere: u64,
 }
 
 pub(super) async fn run(command: AuditCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
@@ -112,13 +113,14 @@ pub(super) async fn run(command: AuditCommand, surroundings: Surroundings<'_>) -
     let data_dir = command.place.data_dir()?;
     // The books first: what is in none of them by then may have come there when the journal has been read.
     let mut report = store.audit().await?;
-    let checkpoint = match journal::node_name(&data_dir) {
-        Some(node) => store.checkpoint(&node).await?,
+    let node = journal::node_name(&data_dir);
+    let checkpoint = match &node {
+        Some(node) => store.checkpoint(node).await?,
         None => None,
     };
     report.add_journal(journal::facts(&data_dir, checkpoint)?);
     let known = journal::known(&data_dir, &report.strays)?;
-    store.judge_strays(&mut report, &known).await?;
+    store.judge_strays(&mut report, &HomeJournal { node, known }).await?;
     command.place.printer(surroundings.out).one(&line(&report), || describe(&report))?;
     Ok(match report.first_broken() {
         Some(_) => ExitCode::FAILURE,
@@ -163,6 +165,7 @@ fn line(report: &AuditReport) -> AuditLine<'_> {
         unaccounted: list(&report.unaccounted, UnaccountedLine::from),
         open_intents: report.journal.open_intents,
         unshipped: report.journal.unshipped,
+        elsewhere: report.elsewhere,
     }
 }
 
@@ -225,6 +228,7 @@ fn describe(report: &AuditReport) -> String {
         (report.not_recomputed, "recovered calls were charged at the price of a candidate that is not known any more"),
         (journal.open_intents, "calls have begun and not ended"),
         (journal.unshipped, "calls have ended and are not on the books yet"),
+        (report.elsewhere, "calls have begun on other nodes and are not on the books yet"),
     ] {
         if count > 0 {
             // Writing to a String can't fail.

@@ -14,6 +14,7 @@ mod rollups;
 pub use super::journal::JournalFacts;
 use super::{Store, StoreError};
 use accounts::Charged;
+pub use beside::HomeJournal;
 use filters::id::{CallId, QuotaId};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
@@ -237,6 +238,8 @@ pub struct AuditReport {
     pub journal: JournalFacts,
     /// Calls that something is written of and that are not on the books: for [`Store::judge_strays`].
     pub strays: BTreeSet<CallId>,
+    /// Those of them that other nodes have begun, and have in their journals as far as can be known here.
+    pub elsewhere: u64,
 }
 
 impl AuditReport {

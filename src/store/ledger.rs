@@ -115,8 +115,8 @@ impl Store {
         let Some(inserted) = insert(&mut transaction, hope, &shipment.calls, &mut pending).await? else {
             return Ok(None);
         };
-        attempts::insert(&mut transaction, &shipment.attempts).await?;
-        attempts::insert_amendments(&mut transaction, &shipment.amendments, &mut pending.sums).await?;
+        attempts::insert(&mut transaction, node, &shipment.attempts).await?;
+        attempts::insert_amendments(&mut transaction, &shipment.amendments, &mut pending).await?;
         objects::insert(&mut transaction, &shipment.objects).await?;
         // What waits is read again from the rows of calls, and amendments are none of them: their charges can't wait.
         let crossings = if !shipment.amendments.is_empty() || pending.is_due(&self.ledger.settings) {

@@ -12,6 +12,11 @@ use std::collections::HashSet;
 const STRAYS: &str = "SELECT DISTINCT b.request_id FROM \
      (SELECT request_id FROM attempts UNION ALL SELECT request_id FROM amendments) b \
      LEFT JOIN calls c ON c.request_id = b.request_id WHERE c.request_id IS NULL";
+/// Who has brought what is written of a call that is not on the books.
+const BROUGHT_BY: &str = "SELECT b.node, n.state FROM \
+     (SELECT request_id, node FROM attempts UNION ALL SELECT request_id, node FROM amendments) b \
+     LEFT JOIN nodes n ON n.id = b.node \
+     WHERE b.request_id = $1 AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.request_id = b.request_id)";
 const UNCOUNTED: &str = "SELECT a.request_id, a.number, c.attempts FROM attempts a JOIN calls c ON c.request_id = a.request_id \
      WHERE a.number > c.attempts AND c.outcome NOT IN ('recovered', 'abandoned')";
 
@@ -30,16 +35,31 @@ pub(super) async fn check_beside(snapshot: &mut Transaction, report: &mut AuditR
     Ok(())
 }
 
+/// The journal of the node on which an audit is made.
+#[derive(Debug)]
+pub struct HomeJournal {
+    /// The node; none where no gateway was ever started.
+    pub node: Option<String>,
+    /// Those of [`AuditReport::strays`] that it knows.
+    pub known: HashSet<CallId>,
+}
+
 impl Store {
-    /// Judges attempts and amendments whose calls were not on the books: they may have come there meanwhile, or be `in_journal`.
-    pub async fn judge_strays(&self, report: &mut AuditReport, in_journal: &HashSet<CallId>) -> Result<(), StoreError> {
+    /// Judges attempts and amendments whose calls were not on the books: they may have come there meanwhile, or be in a journal. Those of
+    /// other nodes can't be read from here; a node that ended well has none left.
+    pub async fn judge_strays(&self, report: &mut AuditReport, home: &HomeJournal) -> Result<(), StoreError> {
         let mut snapshot = self.database.long_snapshot().await?;
         for call in std::mem::take(&mut report.strays) {
-            let found = sqlx::query("SELECT 1 FROM calls WHERE request_id = $1").bind(call.to_string());
-            if !in_journal.contains(&call) && found.fetch_optional(&mut *snapshot).await?.is_none() {
-                let detail = "something is written of it, but it is neither on the books nor in the journal".to_owned();
-                report.find(Invariant::AttemptsHaveCalls, call, detail);
+            let brought = sqlx::query(BROUGHT_BY).bind(call.to_string()).fetch_optional(&mut *snapshot).await?;
+            let Some(brought) = brought.filter(|_| !home.known.contains(&call)) else { continue };
+            let (node, state): (String, Option<String>) = (brought.try_get("node")?, brought.try_get("state")?);
+            let is_elsewhere = home.node.as_ref() != Some(&node) && state.is_some_and(|state| state != "stopped");
+            if is_elsewhere {
+                report.elsewhere += 1;
+                continue;
             }
+            let detail = "something is written of it, but it is neither on the books nor in the journal".to_owned();
+            report.find(Invariant::AttemptsHaveCalls, call, detail);
         }
         report.sort();
         Ok(())

@@ -9,7 +9,6 @@ use filters::lease::Increase;
 use filters::ports::{Amendment, FailedAttempt, Intent, Outcome, Share, Terminal};
 use filters::price::Tier;
 use filters::usage::Usage;
-use std::collections::HashSet;
 
 /// What a call of the tests costs: 10 tokens in at $0.15 a million, 5 out at $0.60.
 const COST: i64 = 4_500;
@@ -90,8 +89,12 @@ async fn cook(books: &Books, statement: &'static str) {
 
 async fn audit(books: &Books) -> AuditReport {
     let mut report = books.store.audit().await.expect("audited");
-    books.store.judge_strays(&mut report, &HashSet::new()).await.expect("judged");
+    books.store.judge_strays(&mut report, &home(&[])).await.expect("judged");
     report
+}
+
+fn home(known: &[CallId]) -> HomeJournal {
+    HomeJournal { node: Some("node".to_owned()), known: known.iter().copied().collect() }
 }
 
 async fn broken_after(statements: &[&'static str]) -> Vec<Invariant> {
@@ -312,8 +315,35 @@ async fn what_is_written_of_calls_in_the_journal_is_no_stray() {
     cook(&books, "UPDATE attempts SET request_id = 'req_00000000000000000000000009'").await;
     let mut report = books.store.audit().await.expect("audited");
     assert_eq!(report.strays.iter().collect::<Vec<_>>(), [&CallId(9)]);
-    books.store.judge_strays(&mut report, &HashSet::from([CallId(9)])).await.expect("judged");
+    books.store.judge_strays(&mut report, &home(&[CallId(9)])).await.expect("judged");
     assert_eq!(report.findings, []);
+}
+
+#[tokio::test]
+async fn what_another_node_has_begun_is_no_stray_until_that_node_has_ended_well() {
+    let attempt =
+        FailedAttempt { call: CallId(9), number: 1, provider: "azure".into(), status: 503, error: None, at: NOW };
+    let shipment = Shipment { attempts: vec![attempt], ..Shipment::default() };
+    for (node, state, expected) in [
+        ("other", "live", (0, 1)),
+        ("other", "forgotten", (0, 1)),
+        ("other", "stopped", (1, 0)),
+        ("node", "live", (1, 0)),
+        ("nobody", "live", (1, 0)),
+    ] {
+        let books = books().await;
+        for known in ["node", "other"] {
+            sqlx::query("INSERT INTO nodes (id, created_ms, state) VALUES ($1, 1, $2)")
+                .bind(known)
+                .bind(state)
+                .execute(&books.store.database.writer)
+                .await
+                .expect("entered");
+        }
+        books.store.take(node, &shipment).await.expect("shipped");
+        let report = audit(&books).await;
+        assert_eq!((report.findings.len(), report.elsewhere), expected, "{node} {state}: {report:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! What is written beside the calls: candidates that did not answer, and usage that came after a call's end.
 
 use super::calls::KIND_COLUMNS;
-use super::merge::chunks;
+use super::merge::{Pending, chunks};
 use super::signed;
-use super::sums::Sums;
 use crate::store::engine::On;
 use crate::store::{Connection, Engine, StoreError};
 use filters::ports::{Amendment, FailedAttempt};
@@ -11,10 +10,14 @@ use sqlx::{QueryBuilder, Row};
 use std::collections::HashSet;
 
 /// Writes attempts down; those that are on the books change nothing.
-pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttempt]) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    connection: &mut Connection,
+    node: &str,
+    attempts: &[FailedAttempt],
+) -> Result<(), StoreError> {
     for chunk in chunks(attempts) {
         let mut query = QueryBuilder::<Engine>::new(
-            "INSERT INTO attempts (request_id, number, provider, status, error, cost_nano, at_ms) ",
+            "INSERT INTO attempts (request_id, number, provider, status, error, cost_nano, at_ms, node) ",
         );
         query.push_values(chunk, |mut row, attempt| {
             row.push_bind(attempt.call.to_string())
@@ -24,7 +27,8 @@ pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttemp
                 .push_bind(attempt.error.map(|code| code.name()))
                 // Whoever did not answer is paid nothing.
                 .push_bind(0i64)
-                .push_bind(attempt.at.0);
+                .push_bind(attempt.at.0)
+                .push_bind(node);
         });
         query.push(" ON CONFLICT (request_id, number) DO NOTHING");
         query.on(connection).execute(&mut *connection).await?;
@@ -36,10 +40,10 @@ pub(super) async fn insert(connection: &mut Connection, attempts: &[FailedAttemp
 pub(super) async fn insert_amendments(
     connection: &mut Connection,
     amendments: &[Amendment],
-    sums: &mut Sums,
+    pending: &mut Pending,
 ) -> Result<(), StoreError> {
     for chunk in chunks(amendments) {
-        let rows = insertion(chunk).on(connection).fetch_all(&mut *connection).await?;
+        let rows = insertion(&pending.node, chunk).on(connection).fetch_all(&mut *connection).await?;
         let mut new = HashSet::with_capacity(rows.len());
         for row in &rows {
             new.insert((row.try_get::<String, _>("request_id")?, row.try_get::<i64, _>("sequence")?));
@@ -49,18 +53,18 @@ pub(super) async fn insert_amendments(
             if !new.remove(&(amendment.call.to_string(), i64::from(amendment.sequence))) {
                 continue;
             }
-            sums.charge(&amendment.shares, amendment.org, amendment.charge.0);
+            pending.sums.charge(&amendment.shares, amendment.org, amendment.charge.0);
         }
     }
     Ok(())
 }
 
-fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
+fn insertion<'a>(node: &'a str, amendments: &'a [Amendment]) -> QueryBuilder<Engine> {
     let mut query = QueryBuilder::<Engine>::new(
         "INSERT INTO amendments (request_id, sequence, key_id, org_id, input_tokens, output_tokens, cache_read_tokens, \
          cache_write_5m_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens, reasoning_tokens, \
          audio_output_tokens, image_output_tokens, web_searches, images, audio_milliseconds, characters, search_units, \
-         charge_nano, at_ms) ",
+         charge_nano, at_ms, node) ",
     );
     query.push_values(amendments, |mut row, amendment| {
         row.push_bind(amendment.call.to_string())
@@ -72,7 +76,7 @@ fn insertion(amendments: &[Amendment]) -> QueryBuilder<Engine> {
         for (kind, _) in KIND_COLUMNS {
             row.push_bind(signed(amendment.usage.get(kind)));
         }
-        row.push_bind(amendment.charge.0).push_bind(amendment.at.0);
+        row.push_bind(amendment.charge.0).push_bind(amendment.at.0).push_bind(node);
     });
     query.push(" ON CONFLICT (request_id, sequence) DO NOTHING RETURNING request_id, sequence");
     query
