@@ -189,6 +189,26 @@ fn every_credential_can_be_given_to_a_node() {
     assert_eq!(pepper, "/run/secrets/pepper", "where compose puts the secret of this name");
     assert!(set.contains("mountPath: /run/secrets,") && set.contains("items: [{ key: pepper, path: pepper }]"));
     assert!(compose.contains("secrets: [pepper]"));
+    assert!(deploy("tollgate.service").contains(&format!("\nBindReadOnlyPaths=-/etc/tollgate/pepper:{pepper}\n")));
+}
+
+#[test]
+fn the_balancer_takes_its_configuration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = directory.path().to_str().expect("a plain name");
+    let kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let places: String = kinds.iter().map(|kind| format!("    {kind}_temp_path {place}/{kind};\n")).collect();
+    let given = nodes().iter().fold(deploy("balancer.conf"), |text, node| text.replace(node.as_str(), "127.0.0.1"));
+    let here = given.replace("http {\n", &format!("http {{\n{places}"));
+    assert_ne!(here, given);
+    let file = directory.path().join("balancer.conf");
+    std::fs::write(&file, format!("pid {place}/pid;\n{here}")).expect("it can be written");
+    let errors = directory.path().join("errors");
+    let checked = std::process::Command::new("nginx").arg("-t").arg("-e").arg(errors).arg("-c").arg(file).output();
+    match checked {
+        Ok(checked) => assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr)),
+        Err(problem) => println!("not checked, as nginx can't be run: {problem}"),
+    }
 }
 
 #[test]
