@@ -137,7 +137,7 @@ impl Rate {
 
     pub(super) fn take(&self, amount: i64, now: EpochMs) -> Result<(), Denied> {
         let now = self.moment(now);
-        let (window, limit) = (self.window_of(now), self.limit.load(Acquire));
+        let (window, limit) = (self.window_to_take(now), self.limit.load(Acquire));
         let ceiling = self.sharing.as_ref().map_or(limit, |sharing| sharing.ceiling(window, limit));
         let fits = |count: i64| count.checked_add(amount).filter(|total| *total <= ceiling);
         if self.count.change(window, fits) {
@@ -168,7 +168,7 @@ impl Rate {
     /// Whether other nodes may leave this one enough for a call that it has no room for itself.
     pub(super) fn is_worth_asking(&self, amount: i64, now: EpochMs) -> bool {
         let Some(sharing) = &self.sharing else { return false };
-        let (window, limit) = (self.window_of(self.moment(now)), self.limit.load(Acquire));
+        let (window, limit) = (self.window_to_take(self.moment(now)), self.limit.load(Acquire));
         let count = self.count.read(window);
         count.saturating_add(amount) > sharing.ceiling(window, limit)
             && sharing.is_worth_asking((window, count), amount, limit)
@@ -230,6 +230,11 @@ impl Rate {
             Some(span) => span.start.0.div_euclid(Unit::Minute.length_ms()),
             None => now.0.div_euclid(self.per.length_ms()),
         })
+    }
+
+    fn window_to_take(&self, now: EpochMs) -> u64 {
+        let window = self.window_of(now);
+        self.sharing.as_ref().map_or(window, |sharing| sharing.window_to_take(window))
     }
 
     fn until_next_window(&self, now: EpochMs) -> u64 {

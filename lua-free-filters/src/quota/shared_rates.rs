@@ -318,3 +318,16 @@ proptest! {
         prop_assert_eq!(calls.count() as i64, limit);
     }
 }
+
+#[test]
+fn a_call_that_waits_over_the_end_of_a_window_is_counted_in_the_next() {
+    let (mut store, node) = (Store::default(), Node::new(3, Counted::Requests));
+    assert!(node.admit(1, &mut store, START));
+    let (began, later) = (START.plus(MINUTE_MS - 1), START.plus(MINUTE_MS + 1));
+    assert!(!node.take(1, began) && node.rate.is_worth_asking(1, began));
+    node.exchange(1, &mut store, later);
+    assert!(node.take(1, began), "what it asked for has come");
+    assert_eq!(node.rate.read(later).remaining, 2);
+    assert!(node.admit(2, &mut store, later) && !node.admit(1, &mut store, later), "it is counted");
+    assert!(!node.take(1, began) && !node.rate.is_worth_asking(1, began));
+}

@@ -31,6 +31,18 @@ impl WindowCount {
         number as u64 & (u64::MAX >> COUNT_BITS)
     }
 
+    /// This window, or the one that it counts in if that has begun later.
+    fn later(&self, window: u64) -> u64 {
+        let state = self.0.load(Acquire);
+        if state == 0 {
+            return window;
+        }
+        let counted = state >> COUNT_BITS;
+        // Numbers begin anew some day: the later of two is less than half of them all ahead.
+        let ahead = Self::window(counted.wrapping_sub(window) as i64);
+        if ahead < Self::window(-1) / 2 { counted } else { window }
+    }
+
     /// The count, 0 in any other window.
     pub(super) fn read(&self, window: u64) -> i64 {
         count_in(self.0.load(Acquire), window).unwrap_or(0)
@@ -170,6 +182,12 @@ impl Sharing {
     /// A moment by the clock that all nodes go by.
     pub(super) fn moment(&self, now: EpochMs) -> EpochMs {
         now.plus(self.peers.ahead_ms.load(Acquire))
+    }
+
+    /// The window in which a call takes that came in this one: it may have waited for a slice until the next had begun, and the
+    /// slice is of that.
+    pub(super) fn window_to_take(&self, window: u64) -> u64 {
+        self.granted.later(window)
     }
 
     /// What this node may count up to without asking. Where the others can't be reached, that is its part of the limit, less what
