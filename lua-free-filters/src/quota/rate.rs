@@ -232,9 +232,13 @@ impl Rate {
         })
     }
 
+    /// The window that a call takes from which came at a moment: that of the moment, or the next where it has begun while the
+    /// call was received. To count it in its own would forget what the next has counted.
     fn window_to_take(&self, now: EpochMs) -> u64 {
-        let window = self.window_of(now);
-        self.sharing.as_ref().map_or(window, |sharing| sharing.window_to_take(window))
+        let minutes = self.per.length_ms() / Unit::Minute.length_ms();
+        let reach = if self.zoned.is_some() { 2 * minutes.unsigned_abs() } else { 2 };
+        let window = self.count.later(self.window_of(now), reach);
+        self.sharing.as_ref().map_or(window, |sharing| sharing.window_to_take(window, reach))
     }
 
     fn until_next_window(&self, now: EpochMs) -> u64 {

@@ -31,16 +31,13 @@ impl WindowCount {
         number as u64 & (u64::MAX >> COUNT_BITS)
     }
 
-    /// This window, or the one that it counts in if that has begun later.
-    fn later(&self, window: u64) -> u64 {
-        let state = self.0.load(Acquire);
-        if state == 0 {
-            return window;
-        }
-        let counted = state >> COUNT_BITS;
-        // Numbers begin anew some day: the later of two is less than half of them all ahead.
+    /// This window, or the one that it counts in if that is at most `reach` later: then this one is over. A clock that was set
+    /// back further is believed.
+    pub(super) fn later(&self, window: u64, reach: u64) -> u64 {
+        let counted = self.0.load(Acquire) >> COUNT_BITS;
+        // Numbers begin anew some day.
         let ahead = Self::window(counted.wrapping_sub(window) as i64);
-        if ahead < Self::window(-1) / 2 { counted } else { window }
+        if ahead <= reach { counted } else { window }
     }
 
     /// The count, 0 in any other window.
@@ -186,8 +183,8 @@ impl Sharing {
 
     /// The window in which a call takes that came in this one: it may have waited for a slice until the next had begun, and the
     /// slice is of that.
-    pub(super) fn window_to_take(&self, window: u64) -> u64 {
-        self.granted.later(window)
+    pub(super) fn window_to_take(&self, window: u64, reach: u64) -> u64 {
+        self.granted.later(window, reach)
     }
 
     /// What this node may count up to without asking. Where the others can't be reached, that is its part of the limit, less what

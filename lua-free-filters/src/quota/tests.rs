@@ -140,6 +140,25 @@ fn a_rate_of_some_models_is_read_for_those_alone() {
 }
 
 #[test]
+fn a_call_that_was_received_over_the_end_of_a_window_is_counted_in_the_next() {
+    let rate = |unit| Rate::new(LimitSource::Requests(Owner::Key, unit), Counted::Requests, unit, 2);
+    for (rate, length_ms) in [
+        (rate(Unit::Minute), 60_000),
+        (rate(Unit::Day), 86_400_000),
+        (rate(Unit::Day).in_zone("Asia/Kathmandu".parse().expect("a zone")), 86_400_000),
+    ] {
+        let (before, after) = (NOW.plus(-1), NOW.plus(length_ms - 1));
+        rate.take(1, before).expect("there is room");
+        rate.take(1, after).expect("it starts anew");
+        rate.take(1, before).expect("there is room in the next");
+        assert_eq!(rate.read(after).remaining, 0);
+        assert!(rate.take(1, before).is_err() && rate.take(1, after).is_err());
+        let set_back = NOW.plus(-9 * length_ms);
+        rate.take(2, set_back).expect("a clock that was set back is believed");
+    }
+}
+
+#[test]
 fn a_rate_counts_days_by_the_clocks_of_its_zone() {
     let source = LimitSource::Requests(Owner::Key, Unit::Day);
     let rate = Rate::new(source, Counted::Requests, Unit::Day, 2);
