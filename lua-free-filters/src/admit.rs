@@ -55,7 +55,7 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     let Candidature { key, head, model, choices } = call;
     let need = reserve::need(head, model, choices, &admission.allowances);
     let mut take = Take { model: &model.id, estimate: need.estimate, bound: need.bound, tokens: need.tokens };
-    let (mut has_asked, mut output_limit) = (false, None);
+    let (mut asks_left, mut output_limit) = (ASKS_MAX, None);
     let mut sharing = Sharing { rates: admission.rates, asks_left: ASKS_MAX };
     // What costs nothing is free even to those who have spent all they had.
     let chain = if head.dialect.is_free() { Arc::new(key.chain.without_money()) } else { Arc::clone(&key.chain) };
@@ -67,12 +67,17 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
         if sharing.has_brought_more(|| chain.short_of_rates(&take, &refused, admission.now)).await {
             continue;
         }
-        if !has_asked && let Some(wants) = chain.short_of(&take, &refused, admission.now) {
-            // Where nothing is to be asked for, others may have asked since: then there is credit now.
-            if !wants.is_empty() {
+        if asks_left > 0
+            && let Some(wants) = chain.short_of(&take, &refused, admission.now)
+        {
+            if wants.is_empty() {
+                // Others may have asked since: then there is credit now.
+                asks_left = 0;
+            } else {
+                // Of a slice that several nodes share out, other calls may have been quicker; so this is not the last time.
                 admission.authority.lease(wants).await.map_err(|_| Denied::LimitsUnavailable)?;
+                asks_left -= 1;
             }
-            has_asked = true;
             continue;
         }
         let clamped = if output_limit.is_none() { clamp(call, admission, &take) } else { None };
@@ -80,7 +85,7 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
         output_limit = Some(clamp.output_limit);
         take.bound = Some(clamp.bound);
         take.estimate = take.estimate.min(clamp.bound);
-        has_asked = false;
+        asks_left = ASKS_MAX;
     };
     let reserved = reservation.least().unwrap_or(take.estimate);
     Ok(Taken { reservation, need, reserved, output_limit })
