@@ -142,6 +142,45 @@ impl Pepper {
         mac.update(&Sha256::digest(token.as_bytes()));
         Lookup(mac.finalize().into_bytes().into())
     }
+
+    /// What contents of one purpose are marked with. No lookup id is ever such a mark: that is of one digest alone.
+    #[must_use]
+    pub fn seal(&self, purpose: &str) -> Seal {
+        let mut mac = self.0.clone();
+        mac.update(&Sha256::digest(purpose.as_bytes()));
+        Seal(mac)
+    }
+}
+
+/// Marks what this gateway has written where others can write too.
+#[derive(Clone)]
+pub struct Seal(Hmac<Sha256>);
+
+impl Seal {
+    /// The mark of a content at a place: HMAC-SHA-256.
+    #[must_use]
+    pub fn mark(&self, place: &[u8; 32], content: &[u8]) -> [u8; 32] {
+        self.over(place, content).finalize().into_bytes().into()
+    }
+
+    /// Whether a mark is that of the content at the place. It takes as long for each that is not.
+    #[must_use]
+    pub fn is_mark(&self, mark: &[u8], place: &[u8; 32], content: &[u8]) -> bool {
+        self.over(place, content).verify_slice(mark).is_ok()
+    }
+
+    fn over(&self, place: &[u8; 32], content: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(place);
+        mac.update(content);
+        mac
+    }
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Seal(…)")
+    }
 }
 
 impl fmt::Debug for Pepper {
@@ -287,6 +326,18 @@ mod tests {
         assert_ne!(one.lookup("a"), one.lookup("b"));
         assert_ne!(one.lookup("a"), two.lookup("a"));
         assert!(Pepper::new(b"short").is_err());
+    }
+
+    #[test]
+    fn a_seal_depends_on_its_secret_its_purpose_the_place_and_the_content() {
+        let [one, two] = [1, 2].map(|byte| Pepper::new(&[byte; 32]).expect("long enough"));
+        let seal = one.seal("a");
+        let mark = seal.mark(&[7; 32], b"content");
+        assert!(seal.is_mark(&mark, &[7; 32], b"content"));
+        assert!(!seal.is_mark(&mark, &[8; 32], b"content") && !seal.is_mark(&mark, &[7; 32], b"contend"));
+        assert!(!seal.is_mark(&mark[..31], &[7; 32], b"content") && !seal.is_mark(b"", &[7; 32], b"content"));
+        assert!(!one.seal("b").is_mark(&mark, &[7; 32], b"content"));
+        assert!(!two.seal("a").is_mark(&mark, &[7; 32], b"content"));
     }
 
     #[test]
