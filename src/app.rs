@@ -173,7 +173,7 @@ impl Parts {
         books::remember_prices(&store, config).await?;
         let (journal, shipper) = books::open_journal(&store, config).await?;
         let keys = KeyCache::new(store.clone(), journal.node(), books::key_cache_settings(config)).await?;
-        let rates = books::share_rates(config, &store, &keys)?;
+        let rates = books::share_with_nodes(config, &store, &keys).await?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
         let gateway = Arc::new(Gateway {

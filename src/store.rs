@@ -7,6 +7,7 @@
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
+//! - `recall.rs`: keys that other nodes have read lately
 //! - `redis.rs`: what nodes share beside the books, and may lose
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `objects.rs`: whose the objects are that providers store
@@ -36,6 +37,7 @@ pub mod organisations;
 mod pepper;
 pub mod projects;
 pub mod quotas;
+mod recall;
 pub mod redis;
 mod refresh;
 pub mod reprice;

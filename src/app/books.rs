@@ -42,9 +42,14 @@ pub(super) async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<
     }
 }
 
-/// Has rates counted together with other nodes, if there are any.
-pub(super) fn share_rates(config: &Config, store: &Store, keys: &KeyCache) -> Result<Option<SharedRates>, Problem> {
+/// Has rates counted together with other nodes, and records of keys shared with them, if there are any.
+pub(super) async fn share_with_nodes(
+    config: &Config,
+    store: &Store,
+    keys: &KeyCache,
+) -> Result<Option<SharedRates>, Problem> {
     let Some(redis) = Redis::new(&config.cluster, store.pepper())? else { return Ok(None) };
+    keys.share_records(redis.clone()).await?;
     let rates = SharedRates::new(redis, config.cluster.nodes_max);
     keys.share_rates(rates.peers());
     Ok(Some(rates))

@@ -40,6 +40,7 @@ impl Scrape {
             recovered_calls: journal.recovered.load(Ordering::Relaxed),
             key_lookups: KeyLookups {
                 memory: keys.memory.load(Ordering::Relaxed),
+                redis: keys.redis.load(Ordering::Relaxed),
                 store: keys.store.load(Ordering::Relaxed),
                 unknown: keys.unknown.load(Ordering::Relaxed),
                 failed: keys.failed.load(Ordering::Relaxed),

@@ -39,7 +39,7 @@ pub struct Snapshot {
 }
 
 /// What the Redis that nodes share is asked for.
-pub const REDIS_PURPOSES: [&str; 2] = ["rates", "clock"];
+pub const REDIS_PURPOSES: [&str; 3] = ["rates", "keys", "clock"];
 
 /// How the Redis that nodes share was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Unnoted {
 pub struct KeyLookups {
     /// Answered from memory.
     pub memory: u64,
+    /// Answered by a record that another node keeps in Redis.
+    pub redis: u64,
     /// Answered by the store.
     pub store: u64,
     /// Nobody has this key.
@@ -91,6 +93,7 @@ pub(super) struct Snapshots {
     ship_failures: IntCounter,
     recovered_calls: IntCounter,
     lookups_memory: IntCounter,
+    lookups_redis: IntCounter,
     lookups_store: IntCounter,
     lookups_unknown: IntCounter,
     lookups_failed: IntCounter,
@@ -129,6 +132,7 @@ impl Snapshots {
                 "Calls that a dead process had left open and this one closed.",
             ),
             lookups_memory: lookups.with_label_values(&["memory"]),
+            lookups_redis: lookups.with_label_values(&["redis"]),
             lookups_store: lookups.with_label_values(&["store"]),
             lookups_unknown: lookups.with_label_values(&["unknown"]),
             lookups_failed: lookups.with_label_values(&["failed"]),
@@ -163,6 +167,7 @@ impl Snapshots {
         advance(&self.ship_failures, snapshot.ship_failures);
         advance(&self.recovered_calls, snapshot.recovered_calls);
         advance(&self.lookups_memory, snapshot.key_lookups.memory);
+        advance(&self.lookups_redis, snapshot.key_lookups.redis);
         advance(&self.lookups_store, snapshot.key_lookups.store);
         advance(&self.lookups_unknown, snapshot.key_lookups.unknown);
         advance(&self.lookups_failed, snapshot.key_lookups.failed);

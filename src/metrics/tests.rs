@@ -240,11 +240,11 @@ fn calls_are_in_flight_while_their_guard_lives() {
 #[test]
 fn totals_of_other_parts_are_taken_over_and_never_fall() {
     let metrics = Metrics::default();
-    let key_lookups = KeyLookups { memory: 7, store: 2, unknown: 1, failed: 0 };
+    let key_lookups = KeyLookups { memory: 7, redis: 3, store: 2, unknown: 1, failed: 0 };
     let journal_lag = Duration::from_millis(1_500);
     metrics.request_unnoted();
     let (quota_thresholds, requests_unnoted) = ([3, 2, 0, 1], Unnoted { sampled: 9, failed: 1 });
-    let redis = RedisUse { is_degraded: true, round_trips: [4, 6], micros: [900, 0], failures: 2 };
+    let redis = RedisUse { is_degraded: true, round_trips: [4, 5, 6], micros: [900, 0, 0], failures: 2 };
     let counted = Snapshot { quota_thresholds, requests_unnoted, redis, ..Snapshot::default() };
     let newer = Snapshot { shipped_calls: 5, key_lookups, journal_lag, journal_lag_records: 3, ..counted };
     let older = Snapshot { shipped_calls: 4, ..newer };
@@ -261,6 +261,8 @@ fn totals_of_other_parts_are_taken_over_and_never_fall() {
         r#"tollgate_requests_unnoted_total{reason="full"} 1"#,
         r#"tollgate_requests_unnoted_total{reason="sampled"} 9"#,
         "tollgate_redis_degraded 1",
+        r#"tollgate_key_lookups_total{result="redis"} 3"#,
+        r#"tollgate_redis_round_trips_total{purpose="keys"} 5"#,
         r#"tollgate_redis_round_trips_total{purpose="clock"} 6"#,
         r#"tollgate_redis_microseconds_total{purpose="rates"} 900"#,
         "tollgate_redis_failures_total 2",

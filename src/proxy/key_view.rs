@@ -59,7 +59,9 @@ struct LimitView<'a> {
 /// asked, the last figures stand.
 pub(super) async fn refresh(key: &Key, gateway: &Gateway, now: EpochMs) {
     let is_shared = gateway.authority.is_shared();
-    let is_stale = |spend: &&Arc<Spend>| !spend.terms().is_boundless() && (is_shared || !spend.is_current(now));
+    let is_stale = |spend: &&Arc<Spend>| {
+        if spend.terms().is_boundless() { !spend.is_told() } else { is_shared || !spend.is_current(now) }
+    };
     let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: NanoUsd::ZERO, at: None };
     let wants: Vec<Want> = key.chain.spend.iter().filter(is_stale).map(want).collect();
     if !wants.is_empty() {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 const KEPT_MS: i64 = 3_600_000;
 /// How far back a poll reads again: a transaction may commit later than its number and time say. A server breaks those off
 /// that take longer than a few seconds (`store.timeout_ms`).
-const OVERLAP_MS: i64 = 10_000;
+pub(super) const OVERLAP_MS: i64 = 10_000;
 /// How long a quota is known as wanted: it is said again as long as it is.
 const WANTED_KEPT_MS: i64 = 60_000;
 
@@ -106,8 +106,8 @@ impl ChangeFeed {
         Ok(Self { last_id: row.try_get("last_id")?, newest_ms: row.try_get("newest_ms")?, seen: BTreeMap::new() })
     }
 
-    /// The changes since the last poll, and those of the seconds before it that were not visible then.
-    pub(super) async fn poll(&mut self, connection: &mut Connection) -> Result<Vec<Change>, StoreError> {
+    /// The changes since the last poll, and those of the seconds before it that were not visible then; with their times.
+    pub(super) async fn poll(&mut self, connection: &mut Connection) -> Result<Vec<(Change, EpochMs)>, StoreError> {
         let since_ms = self.newest_ms - OVERLAP_MS;
         let mut query = QueryBuilder::new("SELECT id, kind, object, at_ms FROM changes WHERE id > ");
         query.push_bind(self.last_id);
@@ -120,12 +120,20 @@ impl ChangeFeed {
             self.newest_ms = self.newest_ms.max(at_ms);
             if self.seen.insert(id, at_ms).is_none() {
                 let (kind, object): (String, String) = (row.try_get("kind")?, row.try_get("object")?);
-                changes.extend(Change::read(&kind, &object));
+                changes.extend(Change::read(&kind, &object).map(|change| (change, EpochMs(at_ms))));
             }
         }
         self.seen.retain(|_, at_ms| *at_ms >= since_ms);
         Ok(changes)
     }
+}
+
+/// The changes since a moment, with their times.
+pub(super) async fn since(connection: &mut Connection, moment: EpochMs) -> Result<Vec<(Change, EpochMs)>, StoreError> {
+    // Nothing has been seen, and no number is beyond it.
+    let mut feed =
+        ChangeFeed { last_id: i64::MAX, newest_ms: moment.0.saturating_add(OVERLAP_MS), seen: BTreeMap::new() };
+    feed.poll(connection).await
 }
 
 #[cfg(test)]
@@ -147,7 +155,7 @@ mod tests {
             let at = NOW.plus(second * 1_000);
             change.record(&mut writer, at).await.expect("recorded");
             let polled = feed.poll(&mut writer).await.expect("polled");
-            assert!(polled.ends_with(&[change]), "{polled:?}");
+            assert!(polled.ends_with(&[(change, at)]), "{polled:?}");
             assert!(second == 0 || polled.len() == 1, "{polled:?}");
             assert!(feed.poll(&mut writer).await.expect("polled").is_empty());
         }

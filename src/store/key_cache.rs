@@ -5,7 +5,9 @@ use super::changes::ChangeFeed;
 use super::leases::Leases;
 use super::live_quotas::LiveQuotas;
 use super::loader::Misses;
-use super::refresh::Following;
+use super::recall::Recollection;
+use super::redis::Redis;
+use super::refresh::{Following, REREAD_TICKS};
 use super::{Store, StoreError};
 use async_trait::async_trait;
 use filters::id::QuotaId;
@@ -14,7 +16,7 @@ use filters::ports::{Keys, StoreUnavailable};
 use filters::quota::Peers;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -46,9 +48,11 @@ impl Default for KeyCacheSettings {
 pub struct KeyCacheCounts {
     /// From memory.
     pub memory: AtomicU64,
+    /// From what nodes keep for one another in Redis.
+    pub redis: AtomicU64,
     /// By reading the store.
     pub store: AtomicU64,
-    /// That nobody has the token, from memory or by reading.
+    /// That nobody has the token, from anywhere.
     pub unknown: AtomicU64,
     /// That the store is not available.
     pub failed: AtomicU64,
@@ -81,6 +85,8 @@ pub(super) struct Shared {
     /// Where the quotas' credit comes from.
     pub(super) leases: Leases,
     pub(super) misses: Mutex<Misses>,
+    /// What other nodes have read; none where nobody shares keys.
+    pub(super) recollection: OnceLock<Arc<Recollection>>,
     /// Held from reading rows until they are in memory, and while quotas are forgotten: so what is read is never older than
     /// what is forgotten or changed in between.
     pub(super) loading: tokio::sync::Mutex<()>,
@@ -116,9 +122,11 @@ impl KeyCache {
             quotas,
             leases,
             misses: Mutex::default(),
+            recollection: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::new(Following::from(feed)),
-            ticks: AtomicU64::new(0),
+            // So that an entry of tick 0 is due at once.
+            ticks: AtomicU64::new(REREAD_TICKS),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -126,6 +134,14 @@ impl KeyCache {
     /// Has rates counted together with other nodes: those of keys that are read from now on.
     pub fn share_rates(&self, peers: Arc<Peers>) {
         lock(&self.shared.quotas).peers = Some(peers);
+    }
+
+    /// Has records of keys shared with other nodes. To be called before [`KeyCache::run`].
+    pub async fn share_records(&self, redis: Redis) -> Result<(), StoreError> {
+        let recollection = Recollection::new(&self.shared.store, redis).await?;
+        // Once is enough.
+        let _ = self.shared.recollection.set(Arc::new(recollection));
+        Ok(())
     }
 
     /// Follows what other processes change, reads old entries again and lets idle ones go, until shutdown.
@@ -158,6 +174,11 @@ impl KeyCache {
         self.shared.tick().await
     }
 
+    #[cfg(test)]
+    pub(super) fn recollection(&self) -> Option<&Recollection> {
+        self.shared.recollection.get().map(|recollection| &**recollection)
+    }
+
     /// Where credit for the quotas of these keys comes from.
     #[must_use]
     pub fn leases(&self) -> &Leases {
@@ -183,14 +204,7 @@ impl Keys for KeyCache {
             shared.counts.unknown.fetch_add(1, Relaxed);
             return Ok(None);
         }
-        let answer = shared.ask_store(lookup).await;
-        let count = match &answer {
-            Ok(Some(_)) => &shared.counts.store,
-            Ok(None) => &shared.counts.unknown,
-            Err(StoreUnavailable) => &shared.counts.failed,
-        };
-        count.fetch_add(1, Relaxed);
-        answer
+        shared.ask_others(lookup).await
     }
 }
 

@@ -51,6 +51,15 @@ pub(super) struct Booked {
     pub(super) shipped: HashMap<(QuotaId, EpochMs), i64>,
 }
 
+/// Whether rows of quotas say what was charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Figures {
+    /// As of now.
+    Told,
+    /// Nobody has looked.
+    Untold,
+}
+
 /// The registry.
 #[derive(Debug, Default)]
 pub(super) struct LiveQuotas {
@@ -64,13 +73,17 @@ pub(super) struct LiveQuotas {
 impl LiveQuotas {
     /// The chain of a key, from its own quotas, its project's and its organisation's. Limits take effect at once, also for
     /// other keys.
-    pub(super) fn chain<'a>(&mut self, quotas: impl Iterator<Item = &'a QuotaRow>) -> (Chain, Box<[QuotaId]>) {
+    pub(super) fn chain<'a>(
+        &mut self,
+        quotas: impl Iterator<Item = &'a QuotaRow>,
+        figures: Figures,
+    ) -> (Chain, Box<[QuotaId]>) {
         let (mut chain, mut ids, mut balance) = (Chain::default(), Vec::new(), None);
         for row in quotas {
             ids.push(row.id);
             match row.kind {
-                QuotaKind::Balance => balance = Some(self.spend(row)),
-                QuotaKind::Spend => chain.spend.push(self.spend(row)),
+                QuotaKind::Balance => balance = Some(self.spend(row, figures)),
+                QuotaKind::Spend => chain.spend.push(self.spend(row, figures)),
                 QuotaKind::Requests => chain.rates.push(self.rate(row, Counted::Requests)),
                 QuotaKind::Tokens => chain.rates.push(self.rate(row, Counted::Tokens)),
                 QuotaKind::Concurrency => chain.concurrency.push(self.concurrency(row)),
@@ -80,8 +93,11 @@ impl LiveQuotas {
         (chain, ids.into())
     }
 
-    fn spend(&mut self, row: &QuotaRow) -> Arc<Spend> {
+    fn spend(&mut self, row: &QuotaRow, figures: Figures) -> Arc<Spend> {
         if let Some(Live::Spend(spend)) = self.live.get(&row.id) {
+            if figures == Figures::Told {
+                spend.tell(NanoUsd(row.spent), clock::now());
+            }
             spend.set_terms(row.terms());
             return Arc::clone(spend);
         }
@@ -93,7 +109,7 @@ impl LiveQuotas {
         };
         let spent = (NanoUsd(row.spent), clock::now());
         let spend = Spend::new(row.id, source, row.window.clone(), row.terms(), spent).of_models(row.model.clone());
-        let spend = Arc::new(spend);
+        let spend = Arc::new(if figures == Figures::Told { spend } else { spend.untold() });
         self.live.insert(row.id, Live::Spend(Arc::clone(&spend)));
         spend
     }

@@ -1,14 +1,16 @@
 //! Reads keys that are not in memory: callers who miss the same token share one answer, and all who miss while a statement
-//! runs share the next.
+//! runs share the next. Where nodes keep records for one another, `recall.rs` is asked first.
 
 use super::key_cache::{Entry, Shared, lock};
 use super::keys::{self, KeyRecord};
+use super::live_quotas::Figures;
 use super::quotas::{self, QuotaRow};
-use super::{Connection, Engine, LIST_MAX, StoreError, push_list};
+use super::{Connection, Engine, LIST_MAX, StoreError, engine, push_list};
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::{Key, Lookup};
 use filters::ports::StoreUnavailable;
+use filters::time::EpochMs;
 use sqlx::QueryBuilder;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,9 +24,32 @@ type Answer = Result<Option<Arc<Key>>, StoreUnavailable>;
 pub(super) struct Misses {
     /// Who waits for which token.
     waiting: HashMap<Lookup, Vec<oneshot::Sender<Answer>>>,
-    /// Tokens that no statement has asked for yet.
-    queue: VecDeque<Lookup>,
-    is_loading: bool,
+    /// By stage.
+    queues: [Queue; 2],
+}
+
+/// Where a token is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Among the records that nodes keep for one another.
+    Recall,
+    /// In the store.
+    Load,
+}
+
+/// Tokens that nobody has asked for yet in a stage.
+#[derive(Debug, Default)]
+struct Queue {
+    tokens: VecDeque<Lookup>,
+    is_served: bool,
+}
+
+impl Queue {
+    /// Says whether it has to be served from now on.
+    fn extend(&mut self, tokens: impl IntoIterator<Item = Lookup>) -> bool {
+        self.tokens.extend(tokens);
+        !self.tokens.is_empty() && !std::mem::replace(&mut self.is_served, true)
+    }
 }
 
 impl Misses {
@@ -44,96 +69,147 @@ pub(super) enum Wanted<'a> {
 }
 
 /// A key as it was read, with its quotas' rows.
-struct LoadedKey {
-    record: KeyRecord,
-    quotas: Vec<QuotaRow>,
+#[derive(Debug)]
+pub(super) struct LoadedKey {
+    pub(super) record: KeyRecord,
+    pub(super) quotas: Vec<QuotaRow>,
+}
+
+/// What was read, and when by the clock of the books; nobody asks them that where nobody needs to know.
+struct Reading {
+    keys: Vec<LoadedKey>,
+    read: Option<EpochMs>,
 }
 
 impl Shared {
-    /// Asks the store for a key, together with everyone who asks now.
-    pub(super) async fn ask_store(self: &Arc<Self>, lookup: Lookup) -> Answer {
+    /// Asks other nodes' records and the store for a key, together with everyone who asks now.
+    pub(super) async fn ask_others(self: &Arc<Self>, lookup: Lookup) -> Answer {
         let (sender, receiver) = oneshot::channel();
-        if self.join(lookup, sender)? {
-            // A task of its own: a caller who leaves must not take the answer of the others along.
-            tokio::spawn(Arc::clone(self).answer_misses());
+        // Tasks of their own: a caller who leaves must not take the answer of the others along.
+        match self.recollection.get().filter(|recollection| recollection.is_up()) {
+            Some(recollection) => {
+                if self.join(Stage::Recall, lookup, sender)? {
+                    tokio::spawn(Arc::clone(self).recall_misses(Arc::clone(recollection)));
+                }
+            }
+            None => {
+                if self.join(Stage::Load, lookup, sender)? {
+                    tokio::spawn(Arc::clone(self).load_misses());
+                }
+            }
         }
         receiver.await.unwrap_or(Err(StoreUnavailable))
     }
 
-    /// Joins those who wait for a token. Says whether the caller has to start the loader.
-    fn join(&self, lookup: Lookup, sender: oneshot::Sender<Answer>) -> Result<bool, StoreUnavailable> {
+    /// Joins those who wait for a token. Says whether the caller has to start the stage.
+    fn join(&self, stage: Stage, lookup: Lookup, sender: oneshot::Sender<Answer>) -> Result<bool, StoreUnavailable> {
         let mut misses = lock(&self.misses);
         if let Some(waiting) = misses.waiting.get_mut(&lookup) {
             waiting.push(sender);
             return Ok(false);
         }
         if misses.waiting.len() >= self.settings.waiting_max {
+            self.counts.failed.fetch_add(1, Relaxed);
             return Err(StoreUnavailable);
         }
         misses.waiting.insert(lookup, vec![sender]);
-        misses.queue.push_back(lookup);
-        Ok(!std::mem::replace(&mut misses.is_loading, true))
+        Ok(misses.queues[stage as usize].extend([lookup]))
     }
 
-    async fn answer_misses(self: Arc<Self>) {
-        let mut loader = RunningLoader { shared: &self, is_done: false };
-        while let Some(batch) = loader.next_batch() {
+    /// Has the store asked for tokens that are waited for.
+    pub(super) fn leave_to_store(self: &Arc<Self>, lookups: Vec<Lookup>) {
+        if lock(&self.misses).queues[Stage::Load as usize].extend(lookups) {
+            tokio::spawn(Arc::clone(self).load_misses());
+        }
+    }
+
+    /// Tells all who wait for a token.
+    pub(super) fn answer(&self, lookup: Lookup, answer: Answer, count: &AtomicU64) {
+        let waiting = lock(&self.misses).waiting.remove(&lookup);
+        for sender in waiting.unwrap_or_default() {
+            count.fetch_add(1, Relaxed);
+            // A caller who has left needs no answer.
+            let _ = sender.send(answer.clone());
+        }
+    }
+
+    /// Begins to serve a stage.
+    pub(super) fn run(&self, stage: Stage) -> RunningStage<'_> {
+        RunningStage { shared: self, stage, is_done: false }
+    }
+
+    async fn load_misses(self: Arc<Self>) {
+        let mut running = self.run(Stage::Load);
+        while let Some(batch) = running.next_batch() {
             let loaded = self.load(Wanted::Lookups(&batch)).await;
             if let Err(cause) = &loaded {
                 tracing::warn!(%cause, tokens = batch.len(), "keys can't be read from the store");
             }
             for lookup in batch {
-                let answer = match &loaded {
-                    Ok(keys) => Ok(keys.get(&lookup).cloned()),
-                    Err(_) => Err(StoreUnavailable),
+                let (answer, count) = match loaded.as_ref().map(|keys| keys.get(&lookup)) {
+                    Ok(Some(key)) => (Ok(Some(Arc::clone(key))), &self.counts.store),
+                    Ok(None) => (Ok(None), &self.counts.unknown),
+                    Err(_) => (Err(StoreUnavailable), &self.counts.failed),
                 };
                 if matches!(answer, Ok(None)) {
                     self.remember_unknown(lookup);
                 }
-                let waiting = lock(&self.misses).waiting.remove(&lookup);
-                for sender in waiting.unwrap_or_default() {
-                    // A caller who has left needs no answer.
-                    let _ = sender.send(answer.clone());
-                }
+                self.answer(lookup, answer, count);
             }
         }
     }
 
     /// Reads at most [`LIST_MAX`] keys and puts them in memory in place of what was there.
     pub(super) async fn load(&self, wanted: Wanted<'_>) -> Result<HashMap<Lookup, Arc<Key>>, StoreError> {
-        let only_known = matches!(wanted, Wanted::Ids(_));
+        let (only_known, asked) = match wanted {
+            Wanted::Ids(_) => (true, [].as_slice()),
+            Wanted::Lookups(lookups) => (false, lookups),
+        };
         let _loading = self.loading.lock().await;
         self.counts.queries.fetch_add(1, Relaxed);
-        let loaded = self.read(wanted).await?;
-        let (tick, entries) = (self.ticks.load(Relaxed), self.entries.pin());
-        let mut keys = HashMap::with_capacity(loaded.len());
-        for LoadedKey { record, quotas } in loaded {
-            let lookup = record.lookup;
-            let known = entries.get(&lookup);
-            if only_known && known.is_none() {
-                continue;
-            }
-            let (chain, ids) = lock(&self.quotas).chain(quotas.iter());
-            let key = Arc::new(into_key(record, chain));
-            keys.insert(lookup, Arc::clone(&key));
-            // A key that is read again is not used by that.
-            let used = known.map_or(tick, |entry| entry.used.load(Relaxed));
-            if known.is_none() {
-                lock(&self.order).push_back((tick, lookup));
-            }
-            let entry = Entry { key, quotas: ids, used: AtomicU64::new(used) };
-            entries.insert(lookup, entry);
+        let Reading { keys: loaded, read } = self.store.database.in_time(self.read(wanted)).await?;
+        if let Some((recollection, read)) = self.recollection.get().zip(read) {
+            recollection.keep(&loaded, asked, read);
         }
-        self.hold_bound(&entries);
+        let mut keys = HashMap::with_capacity(loaded.len());
+        for loaded in loaded {
+            let lookup = loaded.record.lookup;
+            if !only_known || self.entries.pin().contains_key(&lookup) {
+                keys.insert(lookup, self.take_in(loaded, Figures::Told));
+            }
+        }
+        self.hold_bound(&self.entries.pin());
         Ok(keys)
     }
 
-    async fn read(&self, wanted: Wanted<'_>) -> Result<Vec<LoadedKey>, StoreError> {
-        self.store.database.in_time(self.read_slowly(wanted)).await
+    /// Puts a key in memory. One whose figures nobody has looked at does not take the place of another, and is read soon.
+    pub(super) fn take_in(&self, LoadedKey { record, quotas }: LoadedKey, figures: Figures) -> Arc<Key> {
+        let (tick, entries, lookup) = (self.ticks.load(Relaxed), self.entries.pin(), record.lookup);
+        let known = entries.get(&lookup);
+        if let Some(known) = known
+            && figures == Figures::Untold
+        {
+            return Arc::clone(&known.key);
+        }
+        let (chain, ids) = lock(&self.quotas).chain(quotas.iter(), figures);
+        let key = Arc::new(into_key(record, chain));
+        // A key that is read again is not used by that.
+        let used = known.map_or(tick, |entry| entry.used.load(Relaxed));
+        match (known, figures) {
+            (Some(_), _) => {}
+            (None, Figures::Told) => lock(&self.order).push_back((tick, lookup)),
+            (None, Figures::Untold) => lock(&self.order).push_front((0, lookup)),
+        }
+        entries.insert(lookup, Entry { key: Arc::clone(&key), quotas: ids, used: AtomicU64::new(used) });
+        key
     }
 
-    async fn read_slowly(&self, wanted: Wanted<'_>) -> Result<Vec<LoadedKey>, StoreError> {
+    async fn read(&self, wanted: Wanted<'_>) -> Result<Reading, StoreError> {
         let mut snapshot = self.store.database.snapshot().await?;
+        let read = match self.recollection.get() {
+            Some(_) => Some(engine::now(&mut snapshot).await?),
+            None => None,
+        };
         let mut query = QueryBuilder::<Engine>::new(keys::SELECT);
         match wanted {
             Wanted::Lookups(lookups) => {
@@ -147,7 +223,8 @@ impl Shared {
         }
         let rows = query.on(&snapshot).fetch_all(&mut *snapshot).await?;
         let records = rows.iter().map(keys::read_row);
-        with_quotas(&mut snapshot, records.collect::<Result<_, _>>()?).await
+        let keys = with_quotas(&mut snapshot, records.collect::<Result<_, _>>()?).await?;
+        Ok(Reading { keys, read })
     }
 }
 
@@ -191,27 +268,29 @@ fn into_key(record: KeyRecord, chain: filters::quota::Chain) -> Key {
     }
 }
 
-/// The loader while it runs. Should it be stopped half-way, those who wait are told, and the next one starts anew.
-struct RunningLoader<'a> {
+/// A stage while it is served. Should it be stopped half-way, those who wait are told, and the next one starts anew.
+pub(super) struct RunningStage<'a> {
     shared: &'a Shared,
+    stage: Stage,
     is_done: bool,
 }
 
-impl RunningLoader<'_> {
-    fn next_batch(&mut self) -> Option<Vec<Lookup>> {
+impl RunningStage<'_> {
+    pub(super) fn next_batch(&mut self) -> Option<Vec<Lookup>> {
         let mut misses = lock(&self.shared.misses);
-        let length = misses.queue.len().min(LIST_MAX);
+        let queue = &mut misses.queues[self.stage as usize];
+        let length = queue.tokens.len().min(LIST_MAX);
         if length == 0 {
             // Said under the lock, so that whoever misses next starts another.
-            misses.is_loading = false;
+            queue.is_served = false;
             self.is_done = true;
             return None;
         }
-        Some(misses.queue.drain(..length).collect())
+        Some(queue.tokens.drain(..length).collect())
     }
 }
 
-impl Drop for RunningLoader<'_> {
+impl Drop for RunningStage<'_> {
     fn drop(&mut self) {
         if !self.is_done {
             *lock(&self.shared.misses) = Misses::default();

@@ -46,6 +46,12 @@ impl QuotaKind {
         }
     }
 
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Whether it counts nano-USD.
     #[must_use]
     pub fn is_money(self) -> bool {
@@ -262,10 +268,7 @@ async fn count_windows(connection: &mut Connection, quotas: &mut [QuotaRow], now
 /// Reads a row of [`SELECT`]. A quota that this release does not know must not be overlooked: it would be a limit that nobody keeps.
 fn read_row(row: &Rows) -> Result<QuotaRow, StoreError> {
     let (kind, model): (String, String) = (row.try_get("kind")?, row.try_get("model")?);
-    let kind = QuotaKind::ALL
-        .into_iter()
-        .find(|known| known.name() == kind)
-        .ok_or(StoreError::Corrupt { column: "quotas.kind", content: kind })?;
+    let kind = QuotaKind::named(&kind).ok_or(StoreError::Corrupt { column: "quotas.kind", content: kind })?;
     let window = read_window(row)?;
     let Terms { limit, is_strict, increase } = read_terms(row)?;
     let is_total = window == Window::Total;

@@ -1,12 +1,13 @@
 //! The Redis that nodes share. It may be gone at any moment without harm: nobody waits for it longer than its timeout, and after a
 //! few failures nobody asks it at all until a task beside the calls has found it well again.
 //!
-//! `link.rs` knows the ways there, `rates.rs` counts rates together
+//! `link.rs` knows the ways there, `rates.rs` counts rates together, `records.rs` keeps records of keys
 
 mod link;
 pub mod rates;
+pub(super) mod records;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use crate::clock;
 use crate::config::Cluster;
@@ -29,24 +30,30 @@ const CLOCK_EVERY: Duration = Duration::from_secs(1);
 /// How long the key stays that says whether it can be written, in milliseconds.
 const PROBE_KEPT_MS: u32 = 60_000;
 
+/// What it says of a key that holds something else than is asked for.
+const WRONG_TYPE: &str = "WRONGTYPE";
+
 /// What it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Slices of rates, and what was used of them.
     Rates,
+    /// Records of keys.
+    Keys,
     /// Its clock, and whether it can be written.
     Clock,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Rates, Self::Clock];
+    pub const ALL: [Self; 3] = [Self::Rates, Self::Keys, Self::Clock];
 
     /// The name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Rates => "rates",
+            Self::Keys => "keys",
             Self::Clock => "clock",
         }
     }
@@ -172,7 +179,10 @@ impl Redis {
             return vec![None; count];
         };
         let mut refusal = None;
-        let is_answered = answers.iter().any(Result::is_ok);
+        // Whoever wrote something else under a key of ours, the server is well.
+        let is_answer =
+            |answer: &Result<Vec<Value>, String>| answer.as_ref().map_or_else(|code| code == WRONG_TYPE, |_| true);
+        let is_answered = answers.is_empty() || answers.iter().any(is_answer);
         let answers = answers.into_iter().map(|answer| answer.map_err(|error| refusal = Some(error)).ok()).collect();
         match refusal {
             Some(refusal) if !is_answered => self.note_failure(link, &refusal),

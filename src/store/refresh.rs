@@ -20,7 +20,7 @@ const fn ticks(milliseconds: u128) -> u64 {
 
 /// After this long an entry is read again, whether or not a change was announced; with more than 15 000 keys in use, when its
 /// turn comes.
-const REREAD_TICKS: u64 = ticks(60_000);
+pub(super) const REREAD_TICKS: u64 = ticks(60_000);
 /// An entry that was not used for this long goes.
 const IDLE_TICKS: u64 = ticks(300_000);
 /// A quota stays this long after its last key went: the window of a rate must pass first.
@@ -65,8 +65,12 @@ impl Shared {
         let mut following = self.following.lock().await;
         let Following { feed, unapplied } = &mut *following;
         let mut reader = self.store.database.reader.acquire().await?;
-        unapplied.extend(self.store.database.in_time(feed.poll(&mut reader)).await?);
+        let polled = self.store.database.in_time(feed.poll(&mut reader)).await?;
         drop(reader);
+        unapplied.extend(polled.iter().map(|(change, _)| *change));
+        if let Some(recollection) = self.recollection.get() {
+            recollection.note(&polled).await;
+        }
         let changes = unapplied.as_slice();
         if changes.is_empty() {
             return Ok(());
@@ -79,6 +83,8 @@ impl Shared {
         let orgs: Vec<OrgId> = changes.iter().filter_map(changed_organisation).collect();
         let projects: Vec<ProjectId> = changes.iter().filter_map(changed_project).collect();
         if !orgs.is_empty() || !projects.is_empty() {
+            // What was read before the change is in memory then, where it is found.
+            drop(self.loading.lock().await);
             keys.extend(self.keys_of(&orgs, &projects));
         }
         for keys in keys.chunks(LIST_MAX) {

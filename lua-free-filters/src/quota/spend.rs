@@ -79,6 +79,8 @@ struct Accounts {
     /// Charged by others or before, in the periods that counted at `known_at`.
     elsewhere: i64,
     known_at: Span,
+    /// Whether the books have said so. If not, `elsewhere` is nothing.
+    is_told: bool,
     /// When the limit ends, by the authority's clock, that credit was leased under.
     lapses_at: EpochMs,
     /// What the last slice was, and when it was asked for.
@@ -86,6 +88,12 @@ struct Accounts {
 }
 
 impl Accounts {
+    fn tell(&mut self, spent: i64, known_at: Span) {
+        if !self.is_told {
+            (self.elsewhere, self.known_at, self.is_told) = (spent, known_at, true);
+        }
+    }
+
     /// What calls will take while the next slice is to last, if they go on as they did with the last one.
     fn demand(&self, now: EpochMs) -> i64 {
         let (granted, at) = self.slice;
@@ -111,6 +119,7 @@ impl Spend {
                 open: Vec::new(),
                 elsewhere,
                 known_at,
+                is_told: true,
                 lapses_at: EpochMs(i64::MAX),
                 slice: (0, EpochMs(0)),
             }),
@@ -126,6 +135,27 @@ impl Spend {
     #[must_use]
     pub fn of_models(self, model: Option<Glob>) -> Self {
         Self { model, ..self }
+    }
+
+    /// The same quota, of which it is not known what the books say: that is told later ([`Spend::tell`]), or with the first lease.
+    /// Calls need not wait for it: where there is no limit they need no figure, and where there is one they need a lease.
+    #[must_use]
+    pub fn untold(mut self) -> Self {
+        let accounts = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (accounts.elsewhere, accounts.is_told) = (0, false);
+        self
+    }
+
+    /// Whether it is known what the books say.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.accounts().is_told
+    }
+
+    /// Takes in what the books say at `now`, if that was not known. What this node has charged may be among it; then it counts
+    /// twice where a first limit is set, so that less is left rather than more.
+    pub fn tell(&self, spent: NanoUsd, now: EpochMs) {
+        self.accounts().tell(spent.0, self.window.span(now));
     }
 
     /// Whether a call of this model counts.
@@ -277,7 +307,8 @@ impl Spend {
         };
         accounts.open.iter().filter(is_over).for_each(|account| account.retire());
         let mut unleased = accounts.open.iter().filter(|account| !account.is_leased() && !terms.is_boundless());
-        let booked_before = accounts.elsewhere;
+        // Of what is not known, nothing is taken to be on the books.
+        let booked_before = if accounts.is_told { accounts.elsewhere } else { i64::MAX };
         let uncovered = unleased.next().map(|account| Uncovered { claimed: account.owed(), booked_before });
         let held = Some(accounts.open.iter().filter_map(|account| account.holding()).collect());
         let takes = |account: &&Arc<Account>| match at {
@@ -300,6 +331,7 @@ impl Spend {
         }
         let terms = self.terms();
         if reply.terms.is_boundless() || terms.is_boundless() {
+            accounts.tell(reply.spent, reply.span);
             return;
         }
         if reply.now >= accounts.lapses_at {
@@ -316,6 +348,7 @@ impl Spend {
             if accounts.open.iter().all(|account| account.is_leased()) {
                 accounts.elsewhere = reply.spent.saturating_sub(shipped_since);
                 accounts.known_at = reply.span;
+                accounts.is_told = true;
             }
             let current = accounts.open.iter().find(|account| account.span.start == reply.span.start).cloned();
             // The authority's clock decides; this node's may be another.
@@ -345,8 +378,10 @@ impl Spend {
         accounts.open.iter().all(|account| {
             let shipped = if account.is_leased() {
                 account.shipped_since(booked(account.span.start).unwrap_or(0))
-            } else {
+            } else if accounts.is_told {
                 spent.saturating_sub(accounts.elsewhere)
+            } else {
+                0
             };
             account.reserved() == 0 && account.settled() == shipped
         })

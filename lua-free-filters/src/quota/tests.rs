@@ -465,6 +465,26 @@ fn a_charge_that_is_shipped_while_a_first_limit_is_asked_for_counts_once() {
     assert!(reserve(&node, &chain, &take(80, 0)).is_ok());
 }
 
+#[test]
+fn a_quota_without_figures_covers_all_that_was_charged_and_stays_in_memory_until_it_can_tell() {
+    let node = authority();
+    let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
+    let untold = Spend::new(spend.id, KEY, Window::Total, spend.terms(), (NanoUsd(7), NOW)).untold();
+    let spend = Arc::new(untold);
+    assert!(!spend.is_told() && spend.is_settled(|_| None, 30), "nothing was charged");
+    let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    let charged = reserve(&node, &chain, &take(20, 0)).expect("without a limit");
+    let share = charged.shares()[0];
+    charged.settle(NanoUsd(20), 0);
+    assert!(!spend.is_settled(|_| None, 30));
+    // Another node's, of which this one has never heard.
+    node.authority.lock().expect("not poisoned").ship(1, share, NanoUsd(30));
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
+    assert!(reserve(&node, &chain, &take(51, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
+    assert_eq!((spend.is_told(), spend.spent(NOW)), (true, NanoUsd(50)));
+}
+
 /// The same quota in a process that was started anew: it knows of no lease.
 fn reopened(node: &SoleNode, spend: &Spend, terms: Terms) -> Arc<Chain> {
     let now = EpochMs(node.now.load(Relaxed));

@@ -1,6 +1,6 @@
 //! Against real servers, each started on a free port.
 
-mod server;
+pub(in crate::store) mod server;
 
 use super::rates::SharedRates;
 use super::*;
@@ -245,7 +245,7 @@ async fn the_clock_of_redis_says_where_windows_end() {
 
 #[tokio::test]
 async fn users_of_an_access_control_list_are_let_in() {
-    let acl = "user app on >secret resetkeys ~tollgate:* -@all +incrby +pexpire +set +mget +time";
+    let acl = "user app on >secret resetkeys ~tollgate:* -@all +incrby +pexpire +set +get +time";
     let rules: Vec<&str> = acl.split(' ').collect();
     let server = Server::start(&[&["--user"], &rules[1..], &["--user", "default", "off"]].concat()).await;
     let secret = |text| Some(crate::config::Secret::for_tests(text));
