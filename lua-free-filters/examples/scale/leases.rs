@@ -3,14 +3,12 @@
 use crate::node::Quota;
 use crate::world::{Event, World};
 use filters::id::QuotaId;
-use filters::lease::{Ask, Reply};
+use filters::lease::{self, Ask, Reply};
 use filters::memory::MemoryAuthority;
 use filters::money::NanoUsd;
 use filters::ports::Want;
-use filters::quota::Spend;
 use filters::time::EpochMs;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 /// From a node to the authority, or back, with half of the transaction.
 const ONE_WAY_US: u64 = 1_000;
@@ -83,7 +81,7 @@ impl World {
     /// Opens the node's next transaction, if somebody waits for one and none is open.
     pub(crate) fn ask(&mut self, node: u32) {
         let now = self.now();
-        if self.nodes[node as usize].open_transaction(|wants| asks_of(wants, now)) {
+        if self.nodes[node as usize].open_transaction(|wants| lease::asks(wants.iter(), now)) {
             self.plan(ONE_WAY_US, Event::Transaction(node));
         }
     }
@@ -130,13 +128,4 @@ impl World {
             *of_quota.get_mut(&node).expect("what is charged was leased") -= charge;
         }
     }
-}
-
-/// One ask for each quota that somebody wants something of.
-fn asks_of(wants: &[Want], now: EpochMs) -> Vec<(Arc<Spend>, Ask)> {
-    let mut wanted: BTreeMap<QuotaId, (&Arc<Spend>, i64)> = BTreeMap::new();
-    for want in wants {
-        wanted.entry(want.spend.id).or_insert((&want.spend, 0)).1 += want.amount.0;
-    }
-    wanted.into_values().map(|(spend, amount)| (Arc::clone(spend), spend.ask(amount, None, now))).collect()
 }
