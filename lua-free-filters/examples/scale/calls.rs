@@ -1,7 +1,6 @@
-//! Calls: they arrive, wait for credit if the node has none, are refused or run, and are charged.
+//! Calls: they arrive, wait for a slice of their rate or for credit if the node has none, are refused or run, and are charged.
 
 use crate::node::{Call, Quota};
-use crate::random::Random;
 use crate::world::{Event, World};
 use filters::denied::{LimitSource, Owner};
 use filters::id::QuotaId;
@@ -18,8 +17,8 @@ const CHARGE_MEAN: f64 = 5_250_000.0;
 /// A limit is so many times what is expected to be charged in the whole run: some hold, most are far.
 const KEY_LIMITS: [f64; 5] = [0.5, 0.9, 1.5, 4.0, 20.0];
 const ORG_LIMITS: [f64; 3] = [0.8, 2.0, 10.0];
-/// No limit is lower: $5.
-const LIMIT_MIN: f64 = 5_000_000_000.0;
+/// How often a call asks for a slice that others may snatch away, as the gateway has it.
+const ASKS_MAX: u32 = 16;
 /// Journals are shipped so often.
 const SHIP_US: u64 = 200_000;
 
@@ -41,27 +40,36 @@ impl World {
             let limit = self.limit(quota);
             self.oracle.know(row, limit);
         }
-        let is_due = self.oracle.admit(quotas, estimate);
+        let minute = self.minute();
+        let rate = (key, minute, self.rate_limit(key));
+        let is_due = self.oracle.has_room(rate) && self.oracle.admit(quotas, estimate);
         if is_due {
+            self.oracle.count(rate);
             self.plan(lasts_us, Event::OracleEnd(quotas, charge - estimate));
         }
         self.second.calls += 1;
         self.second.undue += u64::from(!is_due);
-        let call = Call { key, estimate, charge, lasts_us, is_due };
+        let call = Call { key, estimate, charge, lasts_us, is_due, asks_left: ASKS_MAX, has_asked: false };
         let node = self.node_of(&call);
-        self.admit(node, call, true);
+        self.admit(node, call);
     }
 
-    /// As the gateway admits: it looks, asks once for what is missing, and looks again.
-    pub(crate) fn admit(&mut self, node: u32, call: Call, may_ask: bool) {
+    /// As the gateway admits: it looks, asks for what is missing, of credit once, and looks again.
+    pub(crate) fn admit(&mut self, node: u32, mut call: Call) {
         let (now, chain) = (self.now(), self.chain(node, call.key));
         let take = Take { model: "m", estimate: NanoUsd(call.estimate), bound: None, tokens: 0 };
         let refused = match chain.reserve(&take, now) {
             Ok(reservation) => return self.begin(node, call, reservation),
             Err(refused) => refused,
         };
-        match chain.short_of(&take, &refused, now).filter(|_| may_ask) {
-            Some(wants) if wants.is_empty() => self.admit(node, call, false),
+        let short = chain.short_of_rates(&take, &refused, now);
+        if call.asks_left > 0 && !short.is_empty() {
+            self.second.waited_for_rates += u64::from(call.asks_left == ASKS_MAX);
+            call.asks_left -= 1;
+            return self.want_rates(node, short.into_iter().map(|short| (short.rate, short.amount, Some(call))));
+        }
+        match chain.short_of(&take, &refused, now).filter(|_| !std::mem::replace(&mut call.has_asked, true)) {
+            Some(wants) if wants.is_empty() => self.admit(node, call),
             Some(wants) => {
                 self.second.waited += 1;
                 let waits_at = &mut self.nodes[node as usize];
@@ -77,8 +85,9 @@ impl World {
     }
 
     fn begin(&mut self, node: u32, call: Call, reservation: Reservation) {
-        let quotas = self.rows_of(call.key);
+        let (quotas, rate) = (self.rows_of(call.key), (call.key, self.minute(), self.rate_limit(call.key)));
         self.truth.take(quotas, call.estimate);
+        self.truth.count(rate);
         self.ledger.hold(2 * call.estimate);
         let running = Some(Running { reservation, quotas, call });
         let place = self.places.pop().unwrap_or(self.running.len());
@@ -123,7 +132,8 @@ impl World {
                 balance
             }
         };
-        let chain = Arc::new(Chain { spend: vec![self.spend(Quota::Key(key)), balance], ..Chain::default() });
+        let (rates, spend) = (vec![self.rate(node, key)], vec![self.spend(Quota::Key(key)), balance]);
+        let chain = Arc::new(Chain { rates, spend, ..Chain::default() });
         self.nodes[node as usize].chains.insert(key, Arc::clone(&chain));
         chain
     }
@@ -135,7 +145,7 @@ impl World {
             self.ledger.authority.set(row, Window::Total, terms);
         }
         let source = match quota {
-            Quota::Key(_) => LimitSource::Spend(Owner::Key),
+            Quota::Key(_) | Quota::Rate(_) => LimitSource::Spend(Owner::Key),
             Quota::Org(_) => LimitSource::OrganisationBalance,
         };
         let spent = NanoUsd(self.ledger.authority.standing(row, now).0);
@@ -145,12 +155,11 @@ impl World {
     /// What there is of a quota, in proportion to what is expected to be asked of it.
     fn limit(&self, quota: Quota) -> i64 {
         let calls = (self.settings.calls_per_second * self.settings.seconds) as f64;
-        let chosen =
-            |number: u64, list: &[f64]| list[(Random::of(number ^ 0x6c69_6d74).next() % list.len() as u64) as usize];
+        let salt = 0x6c69_6d74;
         let (share, times) = match quota {
-            Quota::Key(key) => (self.keys.share(key), chosen(key, &KEY_LIMITS)),
-            Quota::Org(org) => (self.demand[org as usize - 1], chosen(org, &ORG_LIMITS)),
+            Quota::Key(key) | Quota::Rate(key) => (self.keys.share(key), self.chosen(key ^ salt, &KEY_LIMITS)),
+            Quota::Org(org) => (self.demand[org as usize - 1], self.chosen(org ^ salt, &ORG_LIMITS)),
         };
-        (share * calls * CHARGE_MEAN * times).max(LIMIT_MIN) as i64
+        (share * calls * CHARGE_MEAN * times).max(self.settings.limit_min as f64) as i64
     }
 }

@@ -14,8 +14,8 @@ use std::collections::HashMap;
 const ONE_WAY_US: u64 = 1_000;
 /// Nodes look so often at what has changed.
 const POLL_US: u64 = 250_000;
-/// What is wanted is not said again before all have looked.
-const WANTED_MS: i64 = 500;
+/// What is wanted is not said again sooner.
+const WANTED_MS: i64 = 250;
 
 /// What the authority knows, and what is counted of it.
 pub(crate) struct Ledger {
@@ -61,12 +61,10 @@ impl Ledger {
         reply
     }
 
-    /// Who holds what a refused node wants, where giving it back could serve the node; nobody if they have just been told.
+    /// Who holds what a refused node wants; nobody if they have just been told.
     fn holders(&mut self, node: u32, (ask, reply): (&Ask, &Reply), now: EpochMs) -> Vec<u32> {
-        let (spent, _) = self.authority.standing(ask.quota, now);
-        let is_short = ask.wanted > 0 && reply.is_exhausted && reply.terms.limit.0 - spent >= ask.wanted;
         let is_told = self.wanted.get(&ask.quota).is_some_and(|at| now.0 - at.0 < WANTED_MS);
-        if !is_short || is_told {
+        if !reply.is_wanted || is_told {
             return Vec::new();
         }
         self.wanted.insert(ask.quota, now);
@@ -106,7 +104,7 @@ impl World {
 
     pub(crate) fn answer(&mut self, node: u32, replies: &[Reply]) {
         let served = self.nodes[node as usize].close_transaction(replies);
-        served.into_iter().for_each(|call| self.admit(node, call, false));
+        served.into_iter().for_each(|call| self.admit(node, call));
         self.ask(node);
     }
 

@@ -1,6 +1,6 @@
 //! A thousand nodes on one authority, ten million keys, demand by Zipf's law, in simulated time: what several nodes ask of the
 //! books, what credit lies idle with them, and whom they refuse that a single counter would have let through. What decides is
-//! the code that the gateway runs: chains, accounts, leases and the book of the authority. A run follows from its seed.
+//! the code that the gateway runs: chains, accounts, rates, leases and the book of the authority. A run follows from its seed.
 //!
 //!     cargo run --release --package lua-free-filters --example scale [-- --nodes 1000 --keys 10000000 --seed 1 …]
 
@@ -8,6 +8,7 @@ mod calls;
 mod leases;
 mod node;
 mod random;
+mod rates;
 mod report;
 mod truth;
 mod world;
@@ -16,7 +17,8 @@ mod zipf;
 use random::Random;
 use report::Report;
 use std::process::ExitCode;
-use world::World;
+use std::sync::Arc;
+use world::{World, demand_of};
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -29,7 +31,13 @@ pub(crate) struct Settings {
     pub(crate) seconds: u64,
     /// Whether all calls of a key come to one node, instead of to any.
     pub(crate) is_by_key: bool,
+    /// No limit of money is lower, in nano-USD.
+    pub(crate) limit_min: i64,
 }
+
+/// How calls come to nodes and what the lowest limit is, in each column.
+const COLUMNS: [(bool, i64); 4] =
+    [(false, 400_000_000), (false, 5_000_000_000), (true, 400_000_000), (true, 5_000_000_000)];
 
 impl Settings {
     /// What the command line says; an error names what it means not.
@@ -42,6 +50,7 @@ impl Settings {
             calls_per_second: 50_000,
             seconds: 20,
             is_by_key: false,
+            limit_min: 0,
         };
         let mut arguments = arguments;
         while let Some(name) = arguments.next() {
@@ -74,9 +83,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runs = [false, true].map(|is_by_key| {
-        let settings = Settings { is_by_key, ..settings.clone() };
-        World::new(settings.clone(), Random::of(settings.seed)).run()
+    let demand = demand_of(&settings);
+    let runs = std::thread::scope(|scope| {
+        let columns = COLUMNS.map(|(is_by_key, limit_min)| {
+            let settings = Settings { is_by_key, limit_min, ..settings.clone() };
+            let demand = Arc::clone(&demand);
+            scope.spawn(move || World::new(settings.clone(), Random::of(settings.seed), demand).run())
+        });
+        columns.map(|column| column.join().expect("what must hold holds"))
     });
     Report { settings: &settings, runs: &runs }.print();
     ExitCode::SUCCESS

@@ -1,8 +1,9 @@
-//! A node: the quotas that it has in memory, the calls that wait for its next lease transaction, and what it has to ship.
+//! A node: the quotas that it has in memory, the calls that wait for its next lease transaction or for Redis, and what it has to ship.
 
+use crate::rates::Exchanges;
 use filters::lease::{Ask, Reply};
 use filters::ports::{Share, Want};
-use filters::quota::{Chain, Spend};
+use filters::quota::{Chain, Peers, Spend};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,10 +16,14 @@ pub(crate) struct Call {
     pub(crate) lasts_us: u64,
     /// Whether it is admitted where everything is known.
     pub(crate) is_due: bool,
+    /// How often it may still ask for a slice of its rate, and whether it has asked for credit.
+    pub(crate) asks_left: u32,
+    pub(crate) has_asked: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct Node {
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) exchanges: Exchanges,
     pub(crate) chains: HashMap<u64, Arc<Chain>>,
     /// Of organisations: all of their keys share one.
     pub(crate) balances: HashMap<u64, Arc<Spend>>,
@@ -35,6 +40,23 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// One of so many.
+    pub(crate) fn of(nodes: u32) -> Self {
+        Self {
+            peers: Arc::new(Peers::new(nodes)),
+            exchanges: Exchanges::default(),
+            chains: HashMap::new(),
+            balances: HashMap::new(),
+            wants: Vec::new(),
+            waiting: Vec::new(),
+            asks: Vec::new(),
+            served: Vec::new(),
+            is_asking: false,
+            unshipped: Vec::new(),
+            transactions: 0,
+        }
+    }
+
     /// Begins a transaction for all who wait, if none is open. Says whether there is one to send.
     pub(crate) fn open_transaction(&mut self, asks: impl FnOnce(&[Want]) -> Vec<(Arc<Spend>, Ask)>) -> bool {
         if self.is_asking || self.wants.is_empty() {
@@ -62,6 +84,7 @@ impl Node {
         match quota {
             Quota::Key(key) => self.chains.get(&key).and_then(|chain| chain.spend.first()),
             Quota::Org(org) => self.balances.get(&org),
+            Quota::Rate(_) => None,
         }
     }
 }
@@ -71,4 +94,5 @@ impl Node {
 pub(crate) enum Quota {
     Key(u64),
     Org(u64),
+    Rate(u64),
 }

@@ -13,7 +13,12 @@ struct Count {
 #[derive(Default)]
 pub(crate) struct Truth {
     counts: HashMap<QuotaId, Count>,
+    /// Requests of a key in a minute.
+    requests: HashMap<(u64, i64), i64>,
 }
+
+/// A key, a minute, and how many requests it may make in it.
+pub(crate) type Rated = (u64, i64, i64);
 
 impl Truth {
     /// Makes a quota known. Says whether it is new.
@@ -21,6 +26,17 @@ impl Truth {
         let known = self.counts.len();
         self.counts.entry(quota).or_insert(Count { limit, taken: 0 });
         self.counts.len() > known
+    }
+
+    /// Whether a key may make another request.
+    pub(crate) fn has_room(&self, (key, minute, limit): Rated) -> bool {
+        self.requests.get(&(key, minute)).is_none_or(|count| *count < limit)
+    }
+
+    pub(crate) fn count(&mut self, (key, minute, limit): Rated) {
+        let count = self.requests.entry((key, minute)).or_default();
+        *count += 1;
+        assert!(*count <= limit, "key {key}: {count} of {limit} requests");
     }
 
     /// Takes what a call needs, if all of its quotas have room for it.
