@@ -202,7 +202,7 @@ pub enum Denied {
     UpstreamFailed,
     #[error("The provider did not answer in time. Try again.")]
     UpstreamTimeout,
-    #[error("The key can't be looked up now. Try again shortly.")]
+    #[error("The key or what it may spend can't be looked up now. Try again shortly.")]
     LimitsUnavailable,
     #[error("Whose objects the request names can't be looked up now. Try again shortly.")]
     OwnersUnavailable,
