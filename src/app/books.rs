@@ -10,6 +10,7 @@ use crate::store::redis::rates::SharedRates;
 use crate::store::{Store, StoreError};
 use filters::id::PriceId;
 use filters::price::Price;
+use filters::quota::Peers;
 use std::sync::Arc;
 
 type Problem = Box<dyn std::error::Error>;
@@ -48,9 +49,15 @@ pub(super) async fn share_with_nodes(
     store: &Store,
     keys: &KeyCache,
 ) -> Result<Option<SharedRates>, Problem> {
-    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else { return Ok(None) };
+    let nodes_max = config.cluster.nodes_max;
+    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else {
+        if store.is_shared() {
+            keys.share_rates(Arc::new(Peers::without_store(nodes_max)));
+        }
+        return Ok(None);
+    };
     keys.share_records(redis.clone()).await?;
-    let rates = SharedRates::new(redis, config.cluster.nodes_max);
+    let rates = SharedRates::new(redis, nodes_max);
     keys.share_rates(rates.peers());
     Ok(Some(rates))
 }

@@ -172,6 +172,21 @@ fn a_node_that_is_alone_goes_on_with_its_part() {
 }
 
 #[test]
+fn without_a_store_each_node_has_its_part_of_every_window() {
+    let peers = Arc::new(Peers::without_store(4));
+    let source = LimitSource::Requests(Owner::Key, Unit::Minute);
+    let rate = Rate::new(source, Counted::Requests, Unit::Minute, 40).shared(QuotaId(7), Arc::clone(&peers));
+    let node = Node { peers, rate: Arc::new(rate), open: None };
+    for window in 0..3 {
+        let now = START.plus(window * MINUTE_MS);
+        assert_eq!((0..40).filter(|_| node.take(1, now)).count(), 10);
+        assert!(!node.rate.is_worth_asking(1, now), "there is nobody to ask");
+        node.rate.note_use();
+    }
+    assert!(node.peers.take_used().is_empty(), "and nobody to tell");
+}
+
+#[test]
 fn a_node_that_is_alone_keeps_its_slice_and_passes_no_known_end() {
     let mut store = Store::default();
     let [one, two] = [(); 2].map(|()| Node::new(40, Counted::Requests));

@@ -80,6 +80,8 @@ pub struct Peers {
     /// How far the clock that all nodes go by is ahead of this node's.
     ahead_ms: AtomicI64,
     nodes_max: i64,
+    /// Whether there is a store in which nodes count together.
+    have_a_store: bool,
     /// Rates that were used since the others were told.
     used: Mutex<Vec<Arc<Rate>>>,
 }
@@ -88,7 +90,14 @@ impl Peers {
     /// There are at most `nodes_max` nodes at once, this one among them.
     #[must_use]
     pub fn new(nodes_max: u32) -> Self {
-        Self { ahead_ms: AtomicI64::new(0), nodes_max: i64::from(nodes_max.max(1)), used: Mutex::default() }
+        let nodes_max = i64::from(nodes_max.max(1));
+        Self { ahead_ms: AtomicI64::new(0), nodes_max, have_a_store: true, used: Mutex::default() }
+    }
+
+    /// The same, where there is no store in which they could count together: each has its part of every limit for good.
+    #[must_use]
+    pub fn without_store(nodes_max: u32) -> Self {
+        Self { have_a_store: false, ..Self::new(nodes_max) }
     }
 
     /// Takes in how far the clock that all nodes go by was measured to be ahead of this node's, in milliseconds.
@@ -166,11 +175,11 @@ impl Sharing {
     pub(super) fn new(quota: QuotaId, peers: Arc<Peers>) -> Self {
         Self {
             quota,
+            is_alone: AtomicBool::new(!peers.have_a_store),
             peers,
             granted: WindowCount::default(),
             taken: WindowCount::default(),
             used_elsewhere: WindowCount::default(),
-            is_alone: AtomicBool::new(false),
             is_noted: AtomicBool::new(false),
             demand: Mutex::default(),
         }
@@ -211,7 +220,7 @@ impl Sharing {
 
     /// Notes that there is something to tell the others.
     pub(super) fn note_use(&self, rate: &Arc<Rate>) {
-        if !self.is_noted.load(Acquire) && !self.is_noted.swap(true, AcqRel) {
+        if self.peers.have_a_store && !self.is_noted.load(Acquire) && !self.is_noted.swap(true, AcqRel) {
             lock(&self.peers.used).push(Arc::clone(rate));
         }
     }
