@@ -111,14 +111,14 @@ struct Sharing<'a> {
 
 impl Sharing<'_> {
     /// Asks for what a refused call is short of, if that may help. Says whether the call is to try again.
-    async fn has_brought_more(&mut self, short: impl FnOnce() -> Vec<Shortage>) -> bool {
+    async fn has_brought_more(&mut self, short: impl FnOnce() -> Option<Vec<Shortage>>) -> bool {
         let Some(rates) = self.rates.filter(|_| self.asks_left > 0) else { return false };
-        let short = short();
-        if short.is_empty() {
-            return false;
-        }
+        let Some(short) = short() else { return false };
         self.asks_left -= 1;
-        rates.share(short).await;
+        // Where nothing is to be asked for, other calls have asked since.
+        if !short.is_empty() {
+            rates.share(short).await;
+        }
         true
     }
 }

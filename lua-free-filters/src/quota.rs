@@ -139,19 +139,22 @@ impl Chain {
         is_leased.then(|| places.chain(money).filter_map(short).collect())
     }
 
-    /// The rates that a refused call may find more room in at the other nodes' store. None where nobody else counts, where they
-    /// are known to have none, or where another quota refused.
+    /// The rates that a refused call may find more room in at the other nodes' store; empty where other calls have asked since
+    /// and there is room now. None where trying again is of no use: nobody else counts, they are known to have none, or another
+    /// quota refused.
     #[must_use]
-    pub fn short_of_rates(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Vec<Shortage> {
+    pub fn short_of_rates(&self, take: &Take<'_>, refused: &Denied, now: EpochMs) -> Option<Vec<Shortage>> {
         if refused.code() != Code::RateLimitExceeded {
-            return Vec::new();
+            return None;
         }
         let counts = |rate: &&Arc<Rate>| allows(rate.model.as_slice(), take.model);
         let shortage = |rate: &Arc<Rate>| {
             let amount = take.amount_of(rate);
             rate.is_worth_asking(amount, now).then(|| Shortage { rate: Arc::clone(rate), amount })
         };
-        self.rates.iter().filter(counts).filter_map(shortage).collect()
+        let short: Vec<_> = self.rates.iter().filter(counts).filter_map(shortage).collect();
+        let has_room = || self.rates.iter().filter(counts).all(|rate| rate.has_room(take.amount_of(rate), now));
+        (!short.is_empty() || has_room()).then_some(short)
     }
 
     /// The reading of requests or of tokens that leaves least to calls of a model; where none is named, of those that count

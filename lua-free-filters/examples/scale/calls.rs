@@ -62,7 +62,8 @@ impl World {
             Ok(reservation) => return self.begin(node, call, reservation),
             Err(refused) => refused,
         };
-        let short = chain.short_of_rates(&take, &refused, now);
+        // Nothing happens between the refusal and this, so there is something to ask for or no use in it.
+        let short = chain.short_of_rates(&take, &refused, now).unwrap_or_default();
         if call.asks_left > 0 && !short.is_empty() {
             self.second.waited_for_rates += u64::from(call.asks_left == ASKS_MAX);
             call.asks_left -= 1;

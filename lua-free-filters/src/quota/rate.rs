@@ -165,6 +165,13 @@ impl Rate {
         }
     }
 
+    /// Whether this much fits without asking anybody.
+    pub(super) fn has_room(&self, amount: i64, now: EpochMs) -> bool {
+        let (window, limit) = (self.window_to_take(self.moment(now)), self.limit.load(Acquire));
+        let ceiling = self.sharing.as_ref().map_or(limit, |sharing| sharing.ceiling(window, limit));
+        self.count.read(window).saturating_add(amount) <= ceiling
+    }
+
     /// Whether other nodes may leave this one enough for a call that it has no room for itself.
     pub(super) fn is_worth_asking(&self, amount: i64, now: EpochMs) -> bool {
         let Some(sharing) = &self.sharing else { return false };

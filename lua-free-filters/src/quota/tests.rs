@@ -140,6 +140,22 @@ fn a_rate_of_some_models_is_read_for_those_alone() {
 }
 
 #[test]
+fn a_call_tries_again_where_another_has_asked_for_its_rate_meanwhile() {
+    let source = LimitSource::Requests(Owner::Key, Unit::Minute);
+    let rate = Rate::new(source, Counted::Requests, Unit::Minute, 4);
+    let rate = Arc::new(rate.shared(QuotaId(7), Arc::new(Peers::new(2))));
+    let chain = Chain { rates: vec![Arc::clone(&rate)], ..Chain::default() };
+    let one = take(0, 0);
+    let refused = chain.count_request(NOW).expect_err("no slice has come");
+    assert_eq!(chain.short_of_rates(&one, &refused, NOW).expect("others may leave some").len(), 1);
+    let ask = rate.ask(4, NOW).expect("it is shared");
+    rate.hear(&ask, SliceReply { taken: ask.take, used: ask.used });
+    assert!(chain.short_of_rates(&one, &refused, NOW).expect("a slice has come").is_empty());
+    (0..4).for_each(|_| chain.count_request(NOW).expect("there is room"));
+    assert!(chain.short_of_rates(&one, &refused, NOW).is_none(), "all is used");
+}
+
+#[test]
 fn a_call_that_was_received_over_the_end_of_a_window_is_counted_in_the_next() {
     let rate = |unit| Rate::new(LimitSource::Requests(Owner::Key, unit), Counted::Requests, unit, 2);
     for (rate, length_ms) in [
