@@ -22,6 +22,7 @@ pub(crate) use nodes::{Clock, Nodes, SharedRedis};
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{Process, run};
 pub(crate) use provider::Provider;
+pub(crate) use redis::{RedisCluster, Sentinel};
 pub(crate) use scripted::{Exchange, Received, Scripted};
 pub(crate) use setup::{Setup, Upstream};
 pub(crate) use wire::Wire;

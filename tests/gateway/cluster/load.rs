@@ -1,5 +1,6 @@
 //! Calls that are made on all nodes all the while, by several clients each, and what became of each call.
 
+use super::call;
 use crate::support::{Call, DEADLINE, Gateway, Key, Nodes, Request, Wire};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,8 +65,13 @@ impl Shared {
 }
 
 impl Load {
-    /// Begins to make these calls with these keys in turn, on whatever node is ready, as a load balancer sends them. The first key
-    /// is the one whose calls must pass.
+    /// Begins to make calls of these keys in turn, whole answers and streams, each client on a node of its own. The first key is
+    /// the one whose calls must pass.
+    pub(super) fn start(nodes: &Nodes, keys: &[&Key]) -> Self {
+        Self::routed(nodes, keys, &[call(), call().streamed()], |_, node| node)
+    }
+
+    /// The same with calls that go to whatever node is ready, as a load balancer sends them.
     pub(super) fn balanced(nodes: &Nodes, keys: &[&Key], calls: &[Call]) -> Self {
         let metrics: Vec<SocketAddr> = nodes.gateways.iter().map(|gateway| gateway.metrics).collect();
         Self::routed(nodes, keys, calls, move |call, node| {
@@ -105,7 +111,13 @@ impl Load {
 
     /// Waits until so many more calls of the first key have passed on each of these nodes.
     pub(super) fn await_passed(&self, calls: usize, of: impl Fn(usize) -> bool) {
-        self.await_calls("calls pass on every node", calls, |made| made.passed().is_some(), of);
+        let passed = |made: &Made| made.key == self.steady && made.passed().is_some();
+        self.await_calls("calls pass on every node", calls, passed, of);
+    }
+
+    /// Waits until so many more calls have ended somehow on each of these nodes.
+    pub(super) fn await_ended(&self, calls: usize, of: impl Fn(usize) -> bool) {
+        self.await_calls("calls end on every node", calls, |_| true, of);
     }
 
     fn await_calls(&self, what: &str, calls: usize, counts: impl Fn(&Made) -> bool, of: impl Fn(usize) -> bool) {
@@ -114,8 +126,7 @@ impl Load {
         loop {
             let count_on = |node| {
                 let made = self.shared.made();
-                let ended = made[before..].iter().filter(|made| made.node == node && made.key == self.steady);
-                ended.filter(|made| counts(made)).count()
+                made[before..].iter().filter(|made| made.node == node && counts(made)).count()
             };
             // What was in flight when this was asked may have ended before: the first of each client is not counted.
             if (0..self.nodes).filter(|node| of(*node)).all(|node| count_on(node) >= calls + CLIENTS) {

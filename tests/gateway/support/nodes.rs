@@ -108,6 +108,12 @@ impl Nodes {
         Self::sharing(SharedRedis::single())
     }
 
+    /// Three that do not wait long for PostgreSQL.
+    pub(crate) fn impatient() -> Self {
+        let setup = Setup::new().store("timeout_ms = 500");
+        Self::with(SharedRedis::single(), Postgres::start(), [Clock::Right; 3], &setup)
+    }
+
     pub(crate) fn sharing(redis: SharedRedis) -> Self {
         Self::with(redis, Postgres::start(), [Clock::Right; 3], &Setup::new())
     }
@@ -128,7 +134,9 @@ impl Nodes {
         let begin = |(number, clock): (usize, &Clock)| {
             let database = Postgres::url_by(to_postgres[number].address);
             let shared = redis.url(to_redis.get(number));
-            let store = format!("[store]\nurl = {{ value = '{database}' }}\npepper_file = '{}'", pepper_file.display());
+            let lines = setup.store.join("\n");
+            let pepper = pepper_file.display();
+            let store = format!("[store]\nurl = {{ value = '{database}' }}\npepper_file = '{pepper}'\n{lines}");
             let cluster = format!("[cluster]\nredis = '{shared}'\nnodes_max = {N}");
             let setup =
                 clock.variables().iter().fold(setup.clone(), |setup, (name, value)| setup.variable(name, value));

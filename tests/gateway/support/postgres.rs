@@ -5,9 +5,10 @@ use super::nodes::Clock;
 use super::process::{Process, as_user};
 use super::setup::free_address;
 use rustix::process::Signal;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{LazyLock, Mutex};
 use tempfile::TempDir;
 
@@ -26,23 +27,23 @@ const SETTINGS: [&str; 6] = [
     "max_connections=100",
 ];
 
-/// An empty cluster of databases, made once and copied for each server.
-static TEMPLATE: LazyLock<TempDir> = LazyLock::new(|| {
+/// An empty cluster of databases, made once and unpacked for each server: an archive in memory, for what never ends is never
+/// cleared away.
+static TEMPLATE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let directory = private_directory();
     let data = directory.path().join("data");
-    let data = data.to_str().expect("temporary directories have plain names");
-    let options =
-        ["--pgdata", data, "--username", USER, "--auth", "trust", "--no-sync", "--encoding", "UTF8", "--locale", "C"];
-    run(&tool("initdb"), &[&options[..], &["--wal-segsize", "1"]].concat(), user());
-    directory
+    let options = ["--pgdata", plain(&data), "--username", USER, "--auth", "trust", "--no-sync", "--encoding", "UTF8"];
+    run(&tool("initdb"), &[&options[..], &["--locale", "C", "--wal-segsize", "1"]].concat(), user(), &[]);
+    run("tar".as_ref(), &["-C", plain(&data), "-c", "."], user(), &[]).stdout
 });
 
 /// A server with one empty database. Killed when this is dropped.
 pub(crate) struct Postgres {
     pub(crate) address: SocketAddr,
-    directory: TempDir,
     clock: Clock,
+    /// Before its directory: it has ended when that is cleared away.
     process: Mutex<Process>,
+    directory: TempDir,
 }
 
 impl Postgres {
@@ -53,11 +54,10 @@ impl Postgres {
     /// One whose clock shows something else.
     pub(crate) fn on(clock: Clock) -> Self {
         let directory = private_directory();
-        let from = TEMPLATE.path().join("data");
-        run("cp".as_ref(), &["-a", plain(&from), plain(directory.path())], user());
+        run("tar".as_ref(), &["-C", plain(directory.path()), "--one-top-level=data", "-xp"], user(), &TEMPLATE);
         let address = free_address();
         let process = Mutex::new(serve(directory.path(), address, &[], clock));
-        let server = Self { address, directory, clock, process };
+        let server = Self { address, clock, process, directory };
         server.await_ready();
         server.ask_of("template1", &format!("CREATE ROLE {NAME} LOGIN"));
         server.ask_of("template1", &format!("CREATE DATABASE {NAME} OWNER {NAME}"));
@@ -77,7 +77,7 @@ impl Postgres {
     fn ask_of(&self, database: &str, statement: &str) -> String {
         let url = format!("postgres://{USER}@{}/{database}", self.address);
         let options = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statement];
-        let said = run(&tool("psql"), &options, None);
+        let said = run(&tool("psql"), &options, None, &[]);
         String::from_utf8_lossy(&said.stdout).trim().to_owned()
     }
 
@@ -155,16 +155,20 @@ fn user() -> Option<&'static str> {
 fn private_directory() -> TempDir {
     let directory = tempfile::Builder::new().prefix("tollgate-postgres-").tempdir().expect("a temporary directory");
     if let Some(user) = user() {
-        run("chown".as_ref(), &[user, plain(directory.path())], None);
+        run("chown".as_ref(), &[user, plain(directory.path())], None, &[]);
     }
     directory
 }
 
-/// Runs a command to its end, which must be a good one.
-fn run(program: &Path, options: &[&str], user: Option<&str>) -> Output {
+/// Runs a command that reads this to its end, which must be a good one.
+fn run(program: &Path, options: &[&str], user: Option<&str>, input: &[u8]) -> Output {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "clear"]).args(as_user(user)).arg(program).args(options).current_dir("/");
-    let said = command.output().expect("setpriv is part of every Debian");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("setpriv is part of every Debian");
+    // What ends without having read it all says why.
+    let _ = child.stdin.take().expect("it is piped").write_all(input);
+    let said = child.wait_with_output().expect("it is our child");
     assert!(said.status.success(), "{options:?}: {}", String::from_utf8_lossy(&said.stderr));
     said
 }

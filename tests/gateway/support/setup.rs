@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     pub(super) key: Vec<String>,
     gateway: Vec<String>,
     limits: Vec<String>,
+    /// Lines of `[store]`, for those who write the others.
+    pub(super) store: Vec<String>,
     sections: Vec<String>,
     models: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
@@ -218,6 +220,13 @@ impl Setup {
     #[must_use]
     pub(crate) fn limit(mut self, line: &str) -> Self {
         self.limits.push(line.to_owned());
+        self
+    }
+
+    /// A line of `[store]`, where nodes share one.
+    #[must_use]
+    pub(crate) fn store(mut self, line: &str) -> Self {
+        self.store.push(line.to_owned());
         self
     }
 
