@@ -77,9 +77,11 @@ impl Database {
         migrator(true).run(&migrating).await?;
         migrating.close().await;
         let milliseconds = settings.timeout.as_millis();
+        // A node that stops half-way through a transaction must let go of its rows before others give up waiting for them.
+        let idle_milliseconds = milliseconds / 2;
         let limits = format!(
             "SET synchronous_commit = on; SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; \
-             SET idle_in_transaction_session_timeout = {milliseconds};"
+             SET idle_in_transaction_session_timeout = {idle_milliseconds};"
         );
         let pool = |connections| server_pool(connections, settings.timeout, Some(limits.clone()));
         let writer = pool(writers).connect_with(options.clone()).await?;
