@@ -5,6 +5,7 @@
 //! all; what says that it is whole is written last.
 
 use super::journal::{self, Held, OpenError};
+use super::pepper::encode_hex;
 use super::{StoreError, file_error, hold_lock, make_private_directory};
 use filters::time::EpochMs;
 use serde::{Deserialize, Serialize};
@@ -207,7 +208,7 @@ fn read_through(mut file: File) -> io::Result<(u64, String)> {
         bytes += read as u64;
     }
     file.sync_all()?;
-    Ok((bytes, digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok((bytes, encode_hex(&digest.finalize())))
 }
 
 fn copy_private(from: &Path, to: &Path) -> io::Result<()> {

@@ -9,6 +9,7 @@ pub(super) mod records;
 #[cfg(test)]
 pub(super) mod tests;
 
+use super::pepper::encode_hex;
 use crate::clock;
 use crate::config::Cluster;
 use arc_swap::ArcSwapOption;
@@ -106,7 +107,7 @@ impl Redis {
     pub fn new(cluster: &Cluster, pepper: &Pepper) -> Result<Option<Self>, RedisUnusable> {
         let Some(address) = &cluster.redis else { return Ok(None) };
         let authorities = cluster.redis_ca_file.as_ref().map(std::fs::read).transpose()?;
-        let store: String = pepper.lookup("redis").0[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let store = encode_hex(&pepper.lookup("redis").0[..4]);
         let shared = Shared {
             client: Client::new(address, authorities)?,
             timeout: cluster.redis_timeout,

@@ -75,13 +75,10 @@ impl Shared {
         if changes.is_empty() {
             return Ok(());
         }
-        let wanted: Vec<QuotaId> = changes.iter().filter_map(changed_wanted).collect();
+        let Changed { mut keys, orgs, projects, balances, wanted } = Changed::of(changes);
         if wanted.len() < changes.len() {
             self.unknown.pin().clear();
         }
-        let mut keys: Vec<KeyId> = changes.iter().filter_map(changed_key).collect();
-        let orgs: Vec<OrgId> = changes.iter().filter_map(changed_organisation).collect();
-        let projects: Vec<ProjectId> = changes.iter().filter_map(changed_project).collect();
         if !orgs.is_empty() || !projects.is_empty() {
             // What was read before the change is in memory then, where it is found.
             drop(self.loading.lock().await);
@@ -90,7 +87,6 @@ impl Shared {
         for keys in keys.chunks(LIST_MAX) {
             self.load(Wanted::Ids(keys)).await?;
         }
-        let balances: Vec<String> = changes.iter().filter_map(changed_balance).collect();
         for orgs in balances.chunks(LIST_MAX) {
             let mut reader = self.store.database.reader.acquire().await?;
             for row in quotas::read(&mut reader, orgs, crate::clock::now()).await? {
@@ -212,41 +208,30 @@ impl Shared {
     }
 }
 
-fn changed_key(change: &Change) -> Option<KeyId> {
-    match change {
-        Change::Key(key) => Some(*key),
-        Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) | Change::Wanted(_) => {
-            None
+/// What changes are about, by kind. Of new keys nobody holds a record.
+#[derive(Default)]
+struct Changed {
+    keys: Vec<KeyId>,
+    orgs: Vec<OrgId>,
+    projects: Vec<ProjectId>,
+    /// Owners of balances.
+    balances: Vec<String>,
+    wanted: Vec<QuotaId>,
+}
+
+impl Changed {
+    fn of(changes: &[Change]) -> Self {
+        let mut changed = Self::default();
+        for change in changes {
+            match change {
+                Change::Key(key) => changed.keys.push(*key),
+                Change::Organisation(org) => changed.orgs.push(*org),
+                Change::Project(project) => changed.projects.push(*project),
+                Change::Balance(org) => changed.balances.push(org.to_string()),
+                Change::Wanted(quota) => changed.wanted.push(*quota),
+                Change::KeysMade(_) => {}
+            }
         }
-    }
-}
-
-fn changed_organisation(change: &Change) -> Option<OrgId> {
-    match change {
-        Change::Organisation(org) => Some(*org),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Wanted(_) => None,
-    }
-}
-
-fn changed_project(change: &Change) -> Option<ProjectId> {
-    match change {
-        Change::Project(project) => Some(*project),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Organisation(_) | Change::Wanted(_) => None,
-    }
-}
-
-fn changed_balance(change: &Change) -> Option<String> {
-    match change {
-        Change::Balance(org) => Some(org.to_string()),
-        Change::Key(_) | Change::KeysMade(_) | Change::Project(_) | Change::Organisation(_) | Change::Wanted(_) => None,
-    }
-}
-
-fn changed_wanted(change: &Change) -> Option<QuotaId> {
-    match change {
-        Change::Wanted(quota) => Some(*quota),
-        Change::Key(_) | Change::KeysMade(_) | Change::Balance(_) | Change::Project(_) | Change::Organisation(_) => {
-            None
-        }
+        changed
     }
 }

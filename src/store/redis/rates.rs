@@ -2,6 +2,7 @@
 //! at a time, and it serves all who wait. What is decided is `filters::quota`'s; here are its keys.
 
 use super::super::LIST_MAX;
+use super::super::key_cache::lock;
 use super::{Purpose, Redis};
 use crate::clock;
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use filters::ports::{Rates, Shortage};
 use filters::quota::{Peers, Rate, SliceAsk, SliceReply};
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -127,7 +128,7 @@ impl Shared {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     async fn exchange(&self, batch: &[Waiting]) {

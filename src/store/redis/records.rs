@@ -4,6 +4,7 @@
 use super::{Purpose, Redis};
 use crate::store::keys::KeyRecord;
 use crate::store::loader::LoadedKey;
+use crate::store::pepper::encode_hex;
 use crate::store::quotas::{QuotaKind, QuotaRow, Thresholds};
 use filters::id::QuotaId;
 use filters::key::{Glob, Lookup, Pepper, Seal, Status};
@@ -106,8 +107,7 @@ impl KeyRecords {
     }
 
     fn key(&self, lookup: &Lookup) -> String {
-        let digits: String = lookup.0.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.redis.key(format_args!("key:{digits}"))
+        self.redis.key(format_args!("key:{}", encode_hex(&lookup.0)))
     }
 }
 
