@@ -7,7 +7,7 @@ mod stop;
 
 use crate::certificates::Certificates;
 use crate::config::Config;
-use crate::control::{self, Vitals};
+use crate::control::{self, Control, Vitals};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
@@ -158,6 +158,7 @@ struct Parts {
     keys: KeyCache,
     rates: Option<SharedRates>,
     vitals: Arc<Vitals>,
+    control: Arc<Control>,
     log: Log,
     certificates: Option<Arc<Certificates>>,
     /// Those who write into the books, until they are started.
@@ -191,6 +192,7 @@ impl Parts {
             options: server_options(config),
             call_salt: call_salt()?,
         });
+        let control = books::open_control(&store, config).await?;
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let scrape = Scrape {
             gateway: Arc::clone(&gateway),
@@ -210,6 +212,7 @@ impl Parts {
             keys,
             rates,
             vitals,
+            control,
             log: log.clone(),
             certificates,
             writers: Mutex::new(Some((shipper, note_writer))),
@@ -220,7 +223,8 @@ impl Parts {
 
     /// Starts what runs beside the data plane.
     fn start_background(&self, config: Config, file: Option<PathBuf>) -> std::io::Result<()> {
-        BACKGROUND.block_on(control::serve(config.control.listen, config.metrics.listen, Arc::clone(&self.vitals)))?;
+        let listeners = control::Listeners { control: config.control.listen, metrics: config.metrics.listen };
+        BACKGROUND.block_on(control::serve(listeners, Arc::clone(&self.vitals), Arc::clone(&self.control)))?;
         if let Some((mut shipper, note_writer)) = self.writers.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let stopping = self.stopping.subscribe();
             let shipping = BACKGROUND.spawn(async move {

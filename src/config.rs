@@ -6,6 +6,7 @@
 
 mod address;
 mod cluster;
+mod control;
 mod gateway;
 mod models;
 mod place;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use address::{BaseUrl, Network};
 pub use cluster::{Cluster, RedisAddress, RedisServers};
+pub use control::Control;
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
@@ -43,7 +45,7 @@ pub struct Config {
     /// The public listener.
     pub gateway: Gateway,
     /// The admin API and the console.
-    pub control: Listener,
+    pub control: Control,
     /// `/metrics`, `/livez` and `/readyz`.
     pub metrics: Listener,
     /// How keys look and how many are kept in memory.

@@ -1,15 +1,61 @@
-//! The control plane's listeners: one table with every URL.
+//! CONTROL PLANE: the API for organisations, people, keys, credits and usage, and the listeners of the process's own state.
 //!
-//! The control listener will carry the admin API; the metrics listener is for Prometheus and the orchestrator's probes.
+//! - `table.rs`: every URL with its handler; `access.rs` who may ask for it; `document.rs` what `/openapi.json` says of it
+//! - `caller.rs`: who asks; handlers do nothing but through a `Permitted`
+//! - `input.rs`, `page.rs`: what comes in, and lists that go out
+//! - one file a noun: `operators.rs` …
 
+pub mod access;
+pub mod caller;
+mod document;
+pub mod input;
+pub mod operators;
+pub mod page;
+mod table;
+
+use crate::error::{Refusal, Shape};
+use crate::store::{Store, StoreError};
+use crate::{clock, error::RefusalCode};
 use axum::Router;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use std::net::SocketAddr;
+use caller::Origin;
+use filters::denied::Denied;
+use filters::id::{CallId, bits};
+use filters::time::EpochMs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// What the control plane works with. Shared by all requests.
+pub struct Control {
+    /// The books.
+    pub store: Store,
+    /// How it is configured.
+    pub settings: Settings,
+    /// Room for requests that are being answered.
+    pub room: Semaphore,
+}
+
+/// How the control plane is configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What new keys begin with.
+    pub key_prefix: String,
+    /// How refusals look.
+    pub shape: Shape,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// What the public listener proves itself with.
+    pub loopback_secret: String,
+}
 
 /// What the listeners tell about the process.
 pub struct Vitals {
@@ -19,9 +65,140 @@ pub struct Vitals {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
-/// The control listener's table.
-fn control_routes(vitals: Arc<Vitals>) -> Router {
-    probes(vitals)
+/// Headers by which the public listener says what it knows of a request that it passes on. It strips them from clients.
+pub const LOOPBACK_SECRET: &str = "x-tollgate-loopback";
+/// The client's address.
+pub const LOOPBACK_ADDRESS: &str = "x-tollgate-client-address";
+/// The request's identifier.
+pub const LOOPBACK_REQUEST: &str = "x-tollgate-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Every route of the control plane as a service. Requests need [`ConnectInfo`], or come from the process itself.
+pub fn service(control: Arc<Control>) -> Router {
+    let routes = table::router(&control).layer(DefaultBodyLimit::max(input::BODY_BYTES_MAX));
+    // Around the routes rather than among them: the path is settled before one is found.
+    Router::new().fallback_service(routes).layer(from_fn(under_one_name)).layer(from_fn_with_state(control, answer))
+}
+
+/// Serves a path under its other names.
+async fn under_one_name(mut request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let named = document::ALIASES.iter().find_map(|(alias, original, _)| {
+        let rest = path.strip_prefix(alias).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
+        let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{original}{rest}{query}").parse::<Uri>().ok()
+    });
+    if let Some(uri) = named {
+        *request.uri_mut() = uri;
+    }
+    next.run(request).await
+}
+
+/// What is around every request: its identifier, its origin, its limits, and how a refusal is written.
+async fn answer(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
+    let Ok(origin) = origin(&control, &mut request) else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    request.extensions_mut().insert(origin);
+    let answered = match control.room.try_acquire() {
+        Ok(_room) => tokio::time::timeout(control.settings.request_timeout, next.run(request))
+            .await
+            .unwrap_or_else(|_| Refusal::store_unavailable().into_response()),
+        Err(_) => Refusal::of(&Denied::Overloaded).into_response(),
+    };
+    let mut response = match answered.extensions().get::<Refusal>() {
+        Some(refusal) => written(refusal, &answered, control.settings.shape, origin.call),
+        None => answered,
+    };
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&origin.call.to_string()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn origin(control: &Control, request: &mut Request) -> Result<Origin, StoreError> {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let address = peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let passed_on = passed_on(request.headers(), &control.settings.loopback_secret);
+    for name in [LOOPBACK_SECRET, LOOPBACK_ADDRESS, LOOPBACK_REQUEST] {
+        request.headers_mut().remove(name);
+    }
+    if let Some(origin) = passed_on {
+        return Ok(origin);
+    }
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    Ok(Origin { address, call: CallId(bits(clock::now(), random)), is_public: false })
+}
+
+/// What the public listener says, if it is the public listener.
+fn passed_on(headers: &HeaderMap, secret: &str) -> Option<Origin> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_ours = text(LOOPBACK_SECRET)? == secret && !secret.is_empty();
+    let (address, call) = (text(LOOPBACK_ADDRESS)?.parse().ok()?, text(LOOPBACK_REQUEST)?.parse().ok()?);
+    is_ours.then_some(Origin { address, call, is_public: true })
+}
+
+fn written(refusal: &Refusal, answered: &Response, shape: Shape, call: CallId) -> Response {
+    let mut response = Response::new(Body::from(refusal.body(shape, call)));
+    *response.status_mut() = answered.status();
+    let headers = response.headers_mut();
+    // What a handler said beside it, such as `Allow` or a cookie that goes.
+    headers.extend(answered.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
+    headers.remove("content-length");
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(milliseconds) = refusal.retry_after_ms() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(milliseconds.div_ceil(1_000)));
+        headers.insert("retry-after-ms", HeaderValue::from(milliseconds));
+    }
+    response
+}
+
+/// A refusal on its way out: its body is written where the request's identifier is known.
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound(what) => Self::not_found(what.split_once(' ').map_or(what.as_str(), |(noun, _)| noun)),
+            StoreError::Refused(sentence) => Self::new(RefusalCode::NotPossible, capitalised(sentence)),
+            StoreError::File { .. }
+            | StoreError::Pepper { .. }
+            | StoreError::Migrate(_)
+            | StoreError::Backup { .. }
+            | StoreError::Sql(_)
+            | StoreError::TooLate(_)
+            | StoreError::Corrupt { .. }
+            | StoreError::Forgotten(_)
+            | StoreError::Moved
+            | StoreError::Random(_) => {
+                tracing::error!(%error, "the control plane can't reach the books");
+                Self::store_unavailable()
+            }
+        }
+    }
+}
+
+/// The store's sentences begin like the command line's.
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
+}
+
+/// A moment as answers have it: RFC 3339, UTC, to the millisecond.
+#[must_use]
+pub fn stamp(at: EpochMs) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map(|moment| format!("{moment:.3}")).unwrap_or_default()
 }
 
 /// The metrics listener's table.
@@ -43,12 +220,44 @@ fn probes(vitals: Arc<Vitals>) -> Router {
     Router::new().route("/livez", get(|| async { "alive\n" })).route("/readyz", get(ready))
 }
 
+/// Where the listeners are.
+#[derive(Clone, Copy, Debug)]
+pub struct Listeners {
+    /// Of the control plane.
+    pub control: SocketAddr,
+    /// Of the process's own state.
+    pub metrics: SocketAddr,
+}
+
 /// Serves both listeners until the process ends; the error is that an address can't be listened on.
-pub async fn serve(control: SocketAddr, metrics: SocketAddr, vitals: Arc<Vitals>) -> std::io::Result<()> {
-    let control = tokio::net::TcpListener::bind(control).await?;
-    let metrics = tokio::net::TcpListener::bind(metrics).await?;
-    let control_routes = control_routes(Arc::clone(&vitals));
-    tokio::spawn(async move { axum::serve(control, control_routes).await });
-    tokio::spawn(async move { axum::serve(metrics, metrics_routes(vitals)).await });
+pub async fn serve(listeners: Listeners, vitals: Arc<Vitals>, control: Arc<Control>) -> std::io::Result<()> {
+    let on_control = tokio::net::TcpListener::bind(listeners.control).await?;
+    let on_metrics = tokio::net::TcpListener::bind(listeners.metrics).await?;
+    let routes = probes(Arc::clone(&vitals)).fallback_service(service(control));
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(on_control, routes).await });
+    tokio::spawn(async move { axum::serve(on_metrics, metrics_routes(vitals)).await });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_knows_the_secret_says_where_a_request_came_from() {
+        let mut headers = HeaderMap::new();
+        headers.insert(LOOPBACK_ADDRESS, HeaderValue::from_static("9.9.9.9"));
+        headers.insert(LOOPBACK_REQUEST, HeaderValue::from_str(&CallId(7).to_string()).expect("a value"));
+        assert!(passed_on(&headers, "secret").is_none());
+        for (said, known, is_believed) in [("secret", "secret", true), ("other", "secret", false), ("", "", false)] {
+            headers.insert(LOOPBACK_SECRET, HeaderValue::from_static(said));
+            assert_eq!(passed_on(&headers, known).is_some(), is_believed, "{said}");
+        }
+    }
+
+    #[test]
+    fn moments_are_written_in_utc() {
+        assert_eq!(stamp(EpochMs(1_800_000_000_123)), "2027-01-15T08:00:00.123Z");
+    }
 }

@@ -43,6 +43,7 @@ pub struct Addresses {
     simulated_provider: String,
     org: String,
     key: String,
+    operator_token: String,
     data: PathBuf,
 }
 
@@ -83,7 +84,7 @@ fn prepare(options: &Options) -> Result<Prepared, String> {
             (made.path().to_owned(), Some(made))
         }
     };
-    let (org, key) = app::block_on(records(&data)).map_err(|error| error.to_string())?;
+    let Records { org, key, operator_token } = app::block_on(records(&data)).map_err(|error| error.to_string())?;
     let simulated =
         app::start_simulated_provider(simulated_provider::Options::default()).map_err(|error| error.to_string())?;
     let listeners = Listeners::choose(options.port).map_err(|error| format!("no free port: {error}"))?;
@@ -96,13 +97,21 @@ fn prepare(options: &Options) -> Result<Prepared, String> {
         simulated_provider: url(simulated),
         org,
         key,
+        operator_token,
         data,
     };
     Ok((config, addresses, temporary))
 }
 
-/// The organisation, made at the first start, and a new key.
-async fn records(data: &Path) -> Result<(String, String), StoreError> {
+/// What the demo is used with.
+struct Records {
+    org: String,
+    key: String,
+    operator_token: String,
+}
+
+/// The organisation, made at the first start, and new tokens: those of earlier starts are known to nobody any more.
+async fn records(data: &Path) -> Result<Records, StoreError> {
     let store = Store::open(data).await?;
     let now = clock::now();
     let existing = store
@@ -135,8 +144,17 @@ async fn records(data: &Path) -> Result<(String, String), StoreError> {
         limits,
     };
     let key = store.create_key(&new, now).await?;
+    let earlier = store.operators().await?;
+    let (_, operator) = store.create_operator(ORGANISATION, now).await?;
+    for operator in earlier.iter().filter(|operator| operator.revoked.is_none()) {
+        store.revoke_operator(operator.id, now).await?;
+    }
     store.close().await;
-    Ok((org.to_string(), key.token.reveal().to_owned()))
+    Ok(Records {
+        org: org.to_string(),
+        key: key.token.reveal().to_owned(),
+        operator_token: operator.reveal().to_owned(),
+    })
 }
 
 struct Listeners {
@@ -237,7 +255,7 @@ fn json_line(addresses: &Addresses) -> String {
 }
 
 fn lines_to_paste(addresses: &Addresses) -> String {
-    let Addresses { gateway, control, metrics, simulated_provider, org, key, data } = addresses;
+    let Addresses { gateway, control, metrics, simulated_provider, org, key, operator_token, data } = addresses;
     format!(
         r#"Tollgate is running. Everything is simulated and free; Ctrl-C stops it.
 
@@ -247,6 +265,7 @@ fn lines_to_paste(addresses: &Addresses) -> String {
   simulated provider  {simulated_provider}
   organisation        {org}
   key (shown once)    {key}
+  operator's token    {operator_token}
   data                {data}
 
 A call, as to OpenAI:
@@ -277,6 +296,10 @@ Refused, because the key is wrong:
 What it has spent:
 
   curl {gateway}/v1/key -H "Authorization: Bearer {key}"
+
+The control plane, which {control}/openapi.json describes:
+
+  curl {control}/api/operators -H "Authorization: Bearer {operator_token}"
 "#,
         data = data.display(),
     )

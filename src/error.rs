@@ -2,6 +2,10 @@
 //!
 //! The one place that knows HTTP statuses. `row` is the table; a body is written from it and from the refusal.
 
+mod refusal;
+
+pub use refusal::{Refusal, RefusalCode};
+
 use bytes::Bytes;
 use filters::denied::{Code, Denied, LimitSource};
 use filters::dialect::Protocol;

@@ -4,6 +4,7 @@
 //! - `engine.rs`: the two engines, and what differs between them
 //! - `organisations.rs`, `projects.rs`, `keys.rs`: records that people make and change; `quotas.rs` their quotas as rows,
 //!   `limits.rs` what sets and changes them
+//! - `operators.rs`: who may do everything; `trail.rs`: who changed what
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
@@ -33,6 +34,7 @@ mod live_quotas;
 mod loader;
 pub mod nodes;
 pub mod objects;
+pub mod operators;
 pub mod organisations;
 mod pepper;
 pub mod projects;
@@ -42,6 +44,7 @@ pub mod redis;
 mod refresh;
 pub mod reprice;
 pub mod requests;
+pub mod trail;
 pub mod usage;
 
 use crate::config::StorePlace;

@@ -104,6 +104,41 @@ identifier!(
     "org"
 );
 identifier!(
+    /// The holder of an operator's token.
+    OperatorId,
+    "op"
+);
+identifier!(
+    /// A person who can sign in.
+    UserId,
+    "user"
+);
+identifier!(
+    /// A session of a person: not its token.
+    SessionId,
+    "sess"
+);
+identifier!(
+    /// An invitation into an organisation: not its token.
+    InvitationId,
+    "inv"
+);
+identifier!(
+    /// An organisation's own credential of a provider: not its secret.
+    CredentialId,
+    "cred"
+);
+identifier!(
+    /// An address that is told of events.
+    WebhookId,
+    "hook"
+);
+identifier!(
+    /// Something that happened and that somebody should be told.
+    EventId,
+    "evt"
+);
+identifier!(
     /// A project: keys of an organisation that share limits.
     ProjectId,
     "proj"

@@ -1,7 +1,9 @@
 //! Opens what keeps the books, as the configuration says.
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, ErrorShape, Secret};
+use crate::control::{Control, Settings};
+use crate::error::Shape;
 use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::ledger::LedgerSettings;
@@ -12,6 +14,7 @@ use filters::id::PriceId;
 use filters::price::Price;
 use filters::quota::Peers;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 type Problem = Box<dyn std::error::Error>;
 
@@ -41,6 +44,28 @@ pub(super) async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<
             "this node was forgotten: its journal is on the books, and this process is a new node"
         );
     }
+}
+
+/// Opens the control plane. The first operator's token is printed this one time, unless the configuration gives it.
+pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<Control>, Problem> {
+    let given = config.control.operator_token.as_ref().map(Secret::reveal);
+    if let Some(token) = store.bootstrap_operator(given, clock::now()).await? {
+        println!("The operator's token, shown this one time: {}", token.reveal());
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    let settings = Settings {
+        key_prefix: config.keys.prefix.clone(),
+        shape: match config.gateway.error_shape {
+            ErrorShape::Protocol => Shape::Openai,
+            ErrorShape::Gateway => Shape::Gateway,
+            ErrorShape::Numeric => Shape::Numeric,
+        },
+        request_timeout: config.control.request_timeout,
+        loopback_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let room = Semaphore::new(config.control.requests_max);
+    Ok(Arc::new(Control { store: store.clone(), settings, room }))
 }
 
 /// Has rates counted together with other nodes, and records of keys shared with them, if there are any.

@@ -147,10 +147,10 @@ pub(super) fn read_log(section: &Section<'_>) -> Log {
 }
 
 /// Two listeners of one address could not both start.
-pub(super) fn refuse_shared_addresses(document: &Document<'_>, gateway: &Gateway, [control, metrics]: [&Listener; 2]) {
+pub(super) fn refuse_shared_addresses(document: &Document<'_>, gateway: &Gateway, [control, metrics]: [SocketAddr; 2]) {
     let of_tls = gateway.tls.iter().flat_map(|tls| &tls.listen).map(|address| ("gateway.tls.listen", *address));
     let of_gateway = gateway.listen.iter().map(|address| ("gateway.listen", *address));
-    let of_others = [("control.listen", control.listen), ("metrics.listen", metrics.listen)];
+    let of_others = [("control.listen", control), ("metrics.listen", metrics)];
     let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
     for (key, address) in of_gateway.chain(of_tls).chain(of_others) {
         let earlier = taken.iter().find(|(_, other)| *other == address && address.port() != 0);

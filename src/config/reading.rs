@@ -3,8 +3,8 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Cluster, Config, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace};
-use super::{cluster, gateway, models, store};
+use super::{Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace};
+use super::{cluster, control, gateway, models, store};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub fn undocumented_keys(main_text: &str) -> Vec<String> {
 struct Main {
     books: StorePlace,
     gateway: Gateway,
-    control: Listener,
+    control: Control,
     metrics: Listener,
     keys: Keys,
     journal: Journal,
@@ -86,7 +86,7 @@ impl Main {
         Self {
             books: root.within("store", |section| store::read_store(section, data_dir, sources)),
             gateway: root.within("gateway", |section| gateway::read_gateway(section, sources)),
-            control: root.within("control", |section| gateway::read_listener(section, 8081)),
+            control: root.within("control", |section| control::read_control(section, sources)),
             metrics: root.within("metrics", |section| gateway::read_listener(section, 9090)),
             keys: root.within("keys", gateway::read_keys),
             journal: root.within("journal", gateway::read_journal),
@@ -128,7 +128,7 @@ fn read(
     let Some(main) = document.read(|root| Main::read(root, sources)) else {
         return Err(document.into_errors());
     };
-    gateway::refuse_shared_addresses(&document, &main.gateway, [&main.control, &main.metrics]);
+    gateway::refuse_shared_addresses(&document, &main.gateway, [main.control.listen, main.metrics.listen]);
     let models = match models {
         Some((name, text)) => Ok((name.to_owned(), text.to_owned())),
         None => sources.read(&main.catalogue_file).map(|text| (main.catalogue_file.display().to_string(), text)),

@@ -105,7 +105,7 @@ fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("gateway.tls.listen", tls_listen(old) != tls_listen(new)),
         ("gateway.h2c", old.gateway.h2c != new.gateway.h2c),
         ("gateway.threads", old.gateway.threads != new.gateway.threads),
-        ("control.listen", old.control != new.control),
+        ("control", old.control != new.control),
         ("metrics.listen", old.metrics != new.metrics),
         ("journal", old.journal != new.journal),
         ("cluster", old.cluster != new.cluster),

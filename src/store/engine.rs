@@ -271,7 +271,7 @@ fn sqlite_options(data_dir: &Path) -> Result<AnyConnectOptions, StoreError> {
 
 /// The tables, oldest first. A migration only adds: while nodes are brought to a new release one after the other, those of the
 /// release before go on with the tables of the new one, and they must start with them if it is taken back.
-const MIGRATIONS: [(i64, &str, &str); 9] = [
+const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "spine", include_str!("migrations/0001_spine.sql")),
     (2, "quotas", include_str!("migrations/0002_quotas.sql")),
     (3, "leases", include_str!("migrations/0003_leases.sql")),
@@ -281,6 +281,7 @@ const MIGRATIONS: [(i64, &str, &str); 9] = [
     (7, "objects", include_str!("migrations/0007_objects.sql")),
     (8, "nodes", include_str!("migrations/0008_nodes.sql")),
     (10, "beside", include_str!("migrations/0010_beside.sql")),
+    (11, "control", include_str!("migrations/0011_control.sql")),
 ];
 
 fn migrator(is_server: bool) -> Migrator {

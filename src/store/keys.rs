@@ -181,6 +181,15 @@ impl Store {
         records.pop().ok_or_else(|| unknown(id))
     }
 
+    /// The key whose token has this lookup id, without its limits.
+    pub async fn key_of(&self, lookup: Lookup) -> Result<Option<KeyRecord>, StoreError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE k.lookup = $1")))
+            .bind(&lookup.0[..])
+            .fetch_optional(&self.database.reader)
+            .await?;
+        row.as_ref().map(read_row).transpose()
+    }
+
     /// An organisation's keys in the order in which they were made, those after `after`, a page of [`KEYS_PER_PAGE`].
     pub async fn keys(&self, org: OrgId, after: Option<KeyId>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
         let mut snapshot = self.database.snapshot().await?;

@@ -4,6 +4,7 @@ mod books;
 mod bounds;
 mod calls;
 mod cluster;
+mod control;
 mod departures;
 mod deploy;
 mod durability;

@@ -2,6 +2,7 @@
 
 mod books;
 mod call;
+mod control;
 mod curl;
 mod fault_proxy;
 mod gateway;
@@ -16,6 +17,7 @@ mod wire;
 
 pub(crate) use books::Row;
 pub(crate) use call::{Answer, Call, Request};
+pub(crate) use control::OPERATOR;
 pub(crate) use curl::curl;
 pub(crate) use gateway::{Gateway, Key};
 pub(crate) use nodes::{Clock, Nodes, SharedRedis};

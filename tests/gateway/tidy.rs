@@ -60,6 +60,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "config",
             "console",
             "control",
+            "error",
             "log",
             "metrics",
             "proxy",
@@ -70,7 +71,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("demo", &["app", "clock", "config", "simulated_provider", "store"]),
     // Of the configuration it takes the validated types, which the composition root hands over.
     ("proxy", &["clock", "config", "crash", "error", "metrics"]),
-    ("control", &["clock", "error", "metrics", "store"]),
+    ("control", &["clock", "config", "error", "metrics", "store"]),
     ("console", &["control"]),
     // Its background tasks poll; nobody is there to hand them the time.
     ("store", &["clock", "config", "crash"]),

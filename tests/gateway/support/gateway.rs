@@ -1,6 +1,7 @@
 //! The real gateway, started with files and stopped like any process.
 
 use super::call::{Answer, Call, Request};
+use super::control::OPERATOR;
 use super::eventually;
 use super::process::{self, Process};
 use super::provider::Provider;
@@ -247,7 +248,9 @@ impl Prepared {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let listeners = Listeners::choose();
         setup.write(directory.path(), &listeners);
-        Self { directory, listeners, environment: setup.environment.clone() }
+        let operator = ("TOLLGATE_OPERATOR_TOKEN".to_owned(), OPERATOR.to_owned());
+        let environment = [&setup.environment[..], &[operator]].concat();
+        Self { directory, listeners, environment }
     }
 
     fn serve(self, books: [String; 2], (org, key): (String, Key)) -> Gateway {

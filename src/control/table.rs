@@ -1,0 +1,55 @@
+//! The one table with every URL of the control plane.
+
+use super::{Control, caller, document, operators};
+use crate::error::{Refusal, RefusalCode};
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use filters::denied::{Code, Denied};
+use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Every route with its handler. What each asks of its caller is in `access::TABLE`.
+fn routes() -> OpenApiRouter<Arc<Control>> {
+    OpenApiRouter::default().routes(routes!(operators::list, operators::create)).routes(routes!(operators::revoke))
+}
+
+/// The router over them all.
+pub(super) fn router(control: &Arc<Control>) -> Router {
+    let (routes, paths) = routes().split_for_parts();
+    let document = document::complete(&paths).to_string();
+    routes
+        .route("/openapi.json", get(move || async { ([(CONTENT_TYPE, "application/json")], document) }))
+        .route_layer(from_fn_with_state(Arc::clone(control), caller::authorise))
+        .method_not_allowed_fallback(|| async {
+            let message = "The path does not take this method; the header `Allow` says which it takes.";
+            Refusal::new(RefusalCode::Shared(Code::MethodNotAllowed), message)
+        })
+        .fallback(|| async { Refusal::of(&Denied::NotFound) })
+        .with_state(Arc::clone(control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::access;
+    use axum::http::Method;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_route_has_a_row_of_access_and_every_row_a_route() {
+        let (_, paths) = routes().split_for_parts();
+        let document = serde_json::to_value(&paths).expect("JSON");
+        let mut served = BTreeSet::from([("GET".to_owned(), "/openapi.json".to_owned())]);
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for method in item.as_object().expect("methods").keys() {
+                served.insert((method.to_uppercase(), path.clone()));
+            }
+        }
+        let rows =
+            access::TABLE.iter().map(|(method, path, _): &(Method, _, _)| (method.to_string(), (*path).to_owned()));
+        assert_eq!(rows.collect::<BTreeSet<_>>(), served);
+    }
+}

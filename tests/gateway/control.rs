@@ -1,0 +1,3 @@
+//! The control plane: who may do what with organisations, people, keys, money and credentials.
+
+mod access;
