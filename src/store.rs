@@ -5,6 +5,8 @@
 //! - `organisations.rs`, `projects.rs`, `keys.rs`: records that people make and change; `quotas.rs` their quotas as rows,
 //!   `limits.rs` what sets and changes them
 //! - `operators.rs`: who may do everything; `trail.rs`: who changed what
+//! - `users.rs`, `passwords.rs`, `sessions.rs`, `sign_in.rs`, `members.rs`, `invitations.rs`: who people are, and what they are
+//!   in organisations
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
 //!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
@@ -24,6 +26,7 @@ mod changes;
 mod engine;
 #[cfg(test)]
 mod fixture;
+pub mod invitations;
 pub mod journal;
 pub mod key_cache;
 pub mod keys;
@@ -32,10 +35,12 @@ pub mod ledger;
 pub mod limits;
 mod live_quotas;
 mod loader;
+pub mod members;
 pub mod nodes;
 pub mod objects;
 pub mod operators;
 pub mod organisations;
+pub mod passwords;
 mod pepper;
 pub mod projects;
 pub mod quotas;
@@ -45,7 +50,10 @@ mod refresh;
 pub mod reprice;
 pub mod requests;
 pub mod trail;
+pub mod sessions;
+pub mod sign_in;
 pub mod usage;
+pub mod users;
 
 use crate::config::StorePlace;
 use engine::Database;

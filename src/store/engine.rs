@@ -282,6 +282,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (8, "nodes", include_str!("migrations/0008_nodes.sql")),
     (10, "beside", include_str!("migrations/0010_beside.sql")),
     (11, "control", include_str!("migrations/0011_control.sql")),
+    (12, "accounts", include_str!("migrations/0012_accounts.sql")),
 ];
 
 fn migrator(is_server: bool) -> Migrator {

@@ -8,6 +8,7 @@ use super::keys::{KeyRecord, NewKey};
 use super::limits::Limit;
 use super::organisations::OrganisationRecord;
 use super::quotas::QuotaKind;
+use super::users::{NewUser, PasswordHash};
 use super::{Store, StoreError};
 use crate::config::{self, Secret, Server, StorePlace};
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
@@ -159,6 +160,12 @@ pub(super) fn new_key(org: OrgId) -> NewKey {
         expires: None,
         limits: vec![Limit::plain(QuotaKind::Spend, 5_000_000_000), Limit::plain(QuotaKind::Requests, 60)],
     }
+}
+
+/// A user, whose password's hash is none.
+pub(super) fn new_user(email: &str) -> NewUser {
+    let password = Some(PasswordHash("a hash".to_owned()));
+    NewUser { email: email.parse().expect("an address"), name: "Ada".to_owned(), password }
 }
 
 /// $0.15 a million tokens in, $0.60 out.

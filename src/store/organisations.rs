@@ -53,20 +53,8 @@ impl Store {
         limits: &[Limit],
         now: EpochMs,
     ) -> Result<OrganisationRecord, StoreError> {
-        let mut random = [0; 10];
-        getrandom::fill(&mut random)?;
-        let id = OrgId(bits(now, random));
         let mut transaction = self.database.change().await?;
-        sqlx::query("INSERT INTO organisations (id, name, created_ms) VALUES ($1, $2, $3)")
-            .bind(id.to_string())
-            .bind(name)
-            .bind(now.0)
-            .execute(&mut *transaction)
-            .await?;
-        let balance = [Limit::plain(QuotaKind::Balance, 0)];
-        let limits = balance.iter().chain(limits).map(|limit| (id.to_string(), limit.clone()));
-        limits::set(&mut transaction, &limits.collect::<Vec<_>>(), now).await?;
-        Change::Organisation(id).record(&mut transaction, now).await?;
+        let id = insert(&mut transaction, name, limits, now).await?;
         transaction.commit().await?;
         self.organisation(id).await
     }
@@ -140,6 +128,29 @@ impl Store {
         Change::Organisation(org).record(&mut transaction, now).await?;
         Ok(transaction.commit().await?)
     }
+}
+
+/// Makes an organisation without credits.
+pub(super) async fn insert(
+    connection: &mut Connection,
+    name: &str,
+    limits: &[Limit],
+    now: EpochMs,
+) -> Result<OrgId, StoreError> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    let id = OrgId(bits(now, random));
+    sqlx::query("INSERT INTO organisations (id, name, created_ms) VALUES ($1, $2, $3)")
+        .bind(id.to_string())
+        .bind(name)
+        .bind(now.0)
+        .execute(&mut *connection)
+        .await?;
+    let balance = [Limit::plain(QuotaKind::Balance, 0)];
+    let limits = balance.iter().chain(limits).map(|limit| (id.to_string(), limit.clone()));
+    limits::set(connection, &limits.collect::<Vec<_>>(), now).await?;
+    Change::Organisation(id).record(connection, now).await?;
+    Ok(id)
 }
 
 /// What an organisation has paid in; an error names it if it does not exist.
