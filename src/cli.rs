@@ -101,7 +101,10 @@ impl CliError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::BadInput(_) | Self::Store(StoreError::NotFound(_) | StoreError::Refused(_)) => ExitCode::from(2),
+            Self::BadInput(_)
+            | Self::Store(StoreError::NotFound(_) | StoreError::Refused(_) | StoreError::NameReused) => {
+                ExitCode::from(2)
+            }
             Self::Store(_) | Self::Journal(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }

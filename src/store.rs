@@ -14,6 +14,7 @@
 //! - `redis.rs`: what nodes share beside the books, and may lose
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `objects.rs`: whose the objects are that providers store
+//! - `idempotency.rs`: requests that are carried out once, however often they are sent
 //! - `requests.rs`: notes of requests that cost nothing
 //! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
 //!   other prices
@@ -27,6 +28,7 @@ mod engine;
 #[cfg(test)]
 mod fixture;
 pub mod invitations;
+pub mod idempotency;
 pub mod journal;
 pub mod key_cache;
 pub mod keys;
@@ -125,6 +127,9 @@ pub enum StoreError {
     /// The change would break a rule.
     #[error("{0}")]
     Refused(&'static str),
+    /// A client's name for a request was another request's.
+    #[error("this Idempotency-Key was sent with another request in the last 24 hours: send another key")]
+    NameReused,
     /// An operator has forgotten this node.
     #[error(
         "the node {0} was forgotten: what it held is booked as spent or was given to others, and it gets no more; stop its \
