@@ -1,14 +1,15 @@
 //! The configuration: TOML text becomes one validated [`Config`], or all of its errors at once, each with its place.
 //! The only reader of the environment and of configuration files.
 //!
-//! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `providers`,
-//! `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
+//! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `outgoing`,
+//! `providers`, `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
 
 mod address;
 mod cluster;
 mod control;
 mod gateway;
 mod models;
+mod outgoing;
 mod place;
 mod prices;
 mod providers;
@@ -22,6 +23,7 @@ mod tests;
 pub use address::{BaseUrl, Network};
 pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use control::Control;
+pub use outgoing::Outgoing;
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
@@ -58,6 +60,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// What is shared with other nodes.
     pub cluster: Cluster,
+    /// Which connections go out to where tenants say.
+    pub outgoing: Outgoing,
     /// What is logged.
     pub log: Log,
     /// Who serves models, in the order of the file, without those optional ones that have no credential.

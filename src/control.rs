@@ -171,6 +171,11 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NotFound(what) => Self::not_found(what.split_once(' ').map_or(what.as_str(), |(noun, _)| noun)),
+            StoreError::NameReused => {
+                let message =
+                    "This `Idempotency-Key` was used for another request in the last 24 hours: make a new one.";
+                Self::new(RefusalCode::IdempotencyKeyReused, message)
+            }
             StoreError::Refused(sentence) => Self::new(RefusalCode::NotPossible, capitalised(sentence)),
             StoreError::File { .. }
             | StoreError::Pepper { .. }

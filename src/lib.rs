@@ -11,11 +11,13 @@
 //! - [`config`] raw TOML → validated configuration; the only reader of environment and files
 //! - [`metrics`] every series and its labels · [`log`] every line and who writes it · [`clock`] the only reader of time
 //! - [`cli`] the commands for organisations, keys, usage, audit · [`demo`] everything in one process, to try it
+//! - [`address_guard`] connections to where tenants say, and to public addresses only
 //! - [`crash`] where tests have the process die
 //! - [`simulated_provider`] a provider that costs nothing and counts right, for tests, benches and the demo
 //!
 //! The crate `filters` (folder `lua-free-filters`) holds the vocabulary and the decisions, without any I/O.
 
+pub mod address_guard;
 pub mod app;
 mod certificates;
 pub mod cli;

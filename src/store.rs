@@ -27,8 +27,8 @@ mod changes;
 mod engine;
 #[cfg(test)]
 mod fixture;
-pub mod invitations;
 pub mod idempotency;
+pub mod invitations;
 pub mod journal;
 pub mod key_cache;
 pub mod keys;
@@ -51,9 +51,9 @@ pub mod redis;
 mod refresh;
 pub mod reprice;
 pub mod requests;
-pub mod trail;
 pub mod sessions;
 pub mod sign_in;
+pub mod trail;
 pub mod usage;
 pub mod users;
 

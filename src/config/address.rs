@@ -52,7 +52,7 @@ impl BaseUrl {
 
 impl Network {
     /// Reads `10.0.0.0/8` or a single address.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = || "not an address or a range such as 10.0.0.0/8".to_owned();
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits)),

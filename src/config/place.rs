@@ -210,6 +210,21 @@ impl<'d> Section<'d> {
         self.get(key).and_then(|value| value.list(parse)).unwrap_or(default)
     }
 
+    /// A list of whole numbers, of `length_max` at most.
+    pub(super) fn numbers(
+        &self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        default: &[u64],
+        length_max: usize,
+    ) -> Vec<u64> {
+        let Some(items) = self.get(key).and_then(|value| value.items()) else { return default.to_vec() };
+        if items.len() > length_max {
+            self.report(key, format_args!("must not have more than {length_max} items"));
+        }
+        items.iter().filter_map(|item| item.number(range.clone())).collect()
+    }
+
     /// Reads a section; if it is absent, the same function finds every key absent and so gives the defaults.
     pub(super) fn within<R>(&self, key: &'static str, read: impl FnOnce(&Section<'d>) -> R) -> R {
         let (table, span) = match self.get(key) {

@@ -3,8 +3,8 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Quotas, StorePlace};
-use super::{cluster, control, gateway, models, store};
+use super::{Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Outgoing, Quotas, StorePlace};
+use super::{cluster, control, gateway, models, outgoing, store};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +69,7 @@ struct Main {
     ledger: Ledger,
     quotas: Quotas,
     cluster: Cluster,
+    outgoing: Outgoing,
     log: Log,
     catalogue_file: PathBuf,
     providers: Providers,
@@ -93,6 +94,7 @@ impl Main {
             ledger: root.within("ledger", gateway::read_ledger),
             quotas: root.within("quotas", gateway::read_quotas),
             cluster: root.within("cluster", |section| cluster::read_cluster(section, sources)),
+            outgoing: root.within("outgoing", outgoing::read_outgoing),
             log: root.within("log", gateway::read_log),
             catalogue_file: root.within("catalogue", |section| path(section, "file", "models.toml")),
             providers: Providers::read(root, sources),
@@ -110,6 +112,7 @@ impl Main {
             ledger: self.ledger,
             quotas: self.quotas,
             cluster: self.cluster,
+            outgoing: self.outgoing,
             log: self.log,
             providers: self.providers.usable,
             providers_left_out: self.providers.left_out,

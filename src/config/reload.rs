@@ -109,6 +109,7 @@ fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.listen", old.metrics != new.metrics),
         ("journal", old.journal != new.journal),
         ("cluster", old.cluster != new.cluster),
+        ("outgoing", old.outgoing != new.outgoing),
     ];
     fixed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }

@@ -1,5 +1,6 @@
 //! Who may do what: one row a method and path, one table of roles, one of scopes. What has no row is refused.
 
+pub use crate::store::members::Role;
 use axum::http::Method;
 use filters::scope::{Scope, Scopes};
 
@@ -8,6 +9,8 @@ use filters::scope::{Scope, Scopes};
 pub enum Access {
     /// Nothing.
     Open,
+    /// Nothing; who the caller is makes a difference.
+    Anyone,
     /// A person who has signed in, or an operator.
     SignedIn,
     /// A permission in the organisation that the request is about.
@@ -126,43 +129,7 @@ impl Permissions {
     }
 }
 
-/// What somebody is in an organisation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything, and who else owns it.
-    Owner,
-    /// Everything but owners.
-    Admin,
-    /// Keys, projects and what calls say.
-    Developer,
-    /// What was paid and used.
-    Billing,
-    /// What there is, and what it used.
-    Viewer,
-}
-
 impl Role {
-    /// Every role, the most powerful first.
-    pub const ALL: [Self; 5] = [Self::Owner, Self::Admin, Self::Developer, Self::Billing, Self::Viewer];
-
-    /// The name in answers and records.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Owner => "owner",
-            Self::Admin => "admin",
-            Self::Developer => "developer",
-            Self::Billing => "billing",
-            Self::Viewer => "viewer",
-        }
-    }
-
-    /// The role of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|role| role.name() == name)
-    }
-
     /// What the role may do. Owners may make owners: that is a matter of the role, not of a permission.
     #[must_use]
     pub fn permissions(self) -> Permissions {

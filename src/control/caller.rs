@@ -5,6 +5,7 @@ use super::{Control, access};
 use crate::clock;
 use crate::error::{Refusal, RefusalCode};
 use crate::store::operators;
+use crate::store::sessions::{SESSION_PREFIX, SessionRecord};
 use crate::store::trail::{Actor, ActorKind, By};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
@@ -12,7 +13,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use filters::denied::Denied;
-use filters::id::{CallId, KeyId, OrgId, UserId};
+use filters::id::{CallId, KeyId, OrgId};
 use filters::key::Status;
 use filters::scope::Scopes;
 use filters::time::EpochMs;
@@ -38,12 +39,7 @@ pub enum Who {
     /// The holder of an operator's token.
     Operator(String),
     /// A person who has signed in, with the roles in organisations.
-    User {
-        /// Who.
-        id: UserId,
-        /// Where, and as what; personal organisations first.
-        memberships: Vec<(OrgId, Role)>,
-    },
+    User(Box<SessionRecord>),
     /// A key.
     Key {
         /// Which.
@@ -112,7 +108,7 @@ impl Caller {
         let (kind, id, role) = match &self.who {
             Who::Nobody => (ActorKind::User, String::new(), ""),
             Who::Operator(id) => (ActorKind::Operator, id.clone(), "operator"),
-            Who::User { id, .. } => (ActorKind::User, id.to_string(), ""),
+            Who::User(session) => (ActorKind::User, session.user.id.to_string(), ""),
             Who::Key { id, .. } => (ActorKind::Key, id.to_string(), ""),
         };
         let (address, request_id) = (Some(self.origin.address), self.origin.call.to_string());
@@ -129,7 +125,7 @@ impl Caller {
                 Err(Refusal::forbidden(vec![permission.name()], permitted.permissions.names()))
             }
             Access::Operator if !self.is_operator() => Err(unknown()),
-            Access::Open | Access::SignedIn | Access::Org(_) | Access::Operator => Ok(permitted),
+            Access::Open | Access::Anyone | Access::SignedIn | Access::Org(_) | Access::Operator => Ok(permitted),
         }
     }
 
@@ -143,16 +139,18 @@ impl Caller {
 
     /// The caller in the organisation that the request names, or in the only one there is.
     pub fn choose_org(&self, named: Option<OrgId>) -> Result<Permitted, Refusal> {
+        let unnamed = || Refusal::validation("org", "Name the organisation that this is about, such as org_….");
         if let Some(org) = named {
             return self.in_org(org);
         }
         match &self.who {
             Who::Key { org, .. } => self.in_org(*org),
-            // The personal one, which is made at the first sign-in, stands first.
-            Who::User { memberships, .. } if !memberships.is_empty() => self.in_org(memberships[0].0),
-            Who::Operator(_) | Who::User { .. } | Who::Nobody => {
-                Err(Refusal::validation("org", "Name the organisation that this is about, such as org_…."))
-            }
+            Who::User(session) => match (session.user.personal_org, &session.memberships[..]) {
+                (_, [only]) => self.in_org(only.org),
+                (Some(personal), _) => self.in_org(personal),
+                (None, _) => Err(unnamed()),
+            },
+            Who::Operator(_) | Who::Nobody => Err(unnamed()),
         }
     }
 
@@ -162,10 +160,10 @@ impl Caller {
         match &self.who {
             Who::Nobody => None,
             Who::Operator(_) => Some(permitted(Permissions::all())),
-            Who::User { memberships, .. } => {
-                let (_, role) = memberships.iter().find(|(at, _)| *at == org)?;
+            Who::User(session) => {
+                let role = session.memberships.iter().find(|membership| membership.org == org)?.role;
                 let mut permitted = permitted(role.permissions());
-                permitted.role = Some(*role);
+                permitted.role = Some(role);
                 permitted.by.actor.role = role.name();
                 Some(permitted)
             }
@@ -182,9 +180,9 @@ impl Caller {
     fn may_enter(&self) -> Result<(), Refusal> {
         let missing = || Err(Refusal::of(&Denied::MissingCredentials));
         match (self.access, &self.who) {
-            (Access::Open, _) | (_, Who::Operator(_)) => Ok(()),
+            (Access::Open | Access::Anyone, _) | (_, Who::Operator(_)) => Ok(()),
             (Access::SignedIn | Access::Org(_) | Access::Operator, Who::Nobody) => missing(),
-            (Access::SignedIn | Access::Org(_), Who::User { .. }) => Ok(()),
+            (Access::SignedIn | Access::Org(_), Who::User(_)) => Ok(()),
             (Access::SignedIn, Who::Key { scopes, .. }) => {
                 Err(Refusal::forbidden(vec!["a session"], permissions_of(*scopes).names()))
             }
@@ -193,9 +191,7 @@ impl Caller {
                 let refused = || Refusal::forbidden(vec![permission.name()], scopes.names().collect());
                 permissions.has(permission).then_some(()).ok_or_else(refused)
             }
-            (Access::Operator, Who::User { .. } | Who::Key { .. }) => {
-                Err(Refusal::forbidden(vec!["operator"], Vec::new()))
-            }
+            (Access::Operator, Who::User(_) | Who::Key { .. }) => Err(Refusal::forbidden(vec!["operator"], Vec::new())),
         }
     }
 }
@@ -292,7 +288,13 @@ async fn identify(control: &Control, token: &str, origin: Origin, now: EpochMs) 
         return Ok(Who::Operator(operator.id.to_string()));
     }
     if is(operators::PREFIX) {
-        return Err(invalid(RefusalCode::InvalidSession, "This operator's token is not valid here."));
+        let message = "This operator's token is not valid here.";
+        return Err(Refusal::new(RefusalCode::InvalidSession, message));
+    }
+    if is(SESSION_PREFIX) {
+        let session = control.store.session(lookup, now).await?;
+        let over = || Refusal::new(RefusalCode::InvalidSession, "The session is over: sign in again.");
+        return session.map(|session| Who::User(Box::new(session))).ok_or_else(over);
     }
     let Some(key) = control.store.key_of(lookup).await? else {
         return Err(Refusal::of(&Denied::InvalidApiKey));
@@ -309,8 +311,4 @@ async fn identify(control: &Control, token: &str, origin: Origin, now: EpochMs) 
         return Err(Refusal::of(&Denied::OrganisationSuspended));
     }
     Ok(Who::Key { id: key.id, org: key.org, scopes: key.scopes })
-}
-
-fn invalid(code: RefusalCode, message: &str) -> Refusal {
-    Refusal::new(code, message)
 }

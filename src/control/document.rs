@@ -62,7 +62,7 @@ fn describe(path: &str, item: &mut Value) {
         let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else { continue };
         let Some(access) = access::of(&method, path) else { continue };
         let (needs, is_open) = match access {
-            Access::Open => ("nothing", true),
+            Access::Open | Access::Anyone => ("nothing", true),
             Access::SignedIn => ("a session", false),
             Access::Org(permission) => (permission.name(), false),
             Access::Operator => ("an operator's token", false),

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(found, Some((made.clone(), new.password.clone())));
         let nobody = "nobody@example.com".parse().expect("an address");
         assert_eq!(books.store.user_by_email(&nobody).await.expect("read"), None);
-        assert_eq!(books.store.users(None, 5).await.expect("listed"), [made.clone()]);
+        assert_eq!(books.store.users(None, 5).await.expect("listed"), std::slice::from_ref(&made));
         assert!(books.store.users(Some(made.id), 5).await.expect("listed").is_empty());
         assert!(matches!(books.store.user(UserId(1)).await, Err(StoreError::NotFound(_))));
     }

@@ -47,13 +47,14 @@ const WRITTEN: [&str; 13] = [
 const MADE_BY_TOOLS: [&str; 5] = ["target", "node_modules", ".venv", "__pycache__", ".pytest_cache"];
 
 /// The arrows of the library's modules: what each may import of the others. A new module needs a line here.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("main", &["app", "cli", "config", "demo", "simulated_provider"]),
     ("lib", &[]),
     // The composition root sees every part.
     (
         "app",
         &[
+            "address_guard",
             "certificates",
             "cli",
             "clock",
@@ -71,7 +72,8 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("demo", &["app", "clock", "config", "simulated_provider", "store"]),
     // Of the configuration it takes the validated types, which the composition root hands over.
     ("proxy", &["clock", "config", "crash", "error", "metrics"]),
-    ("control", &["clock", "config", "error", "metrics", "store"]),
+    ("address_guard", &["config"]),
+    ("control", &["address_guard", "clock", "config", "error", "metrics", "store"]),
     ("console", &["control"]),
     // Its background tasks poll; nobody is there to hand them the time.
     ("store", &["clock", "config", "crash"]),
