@@ -1,6 +1,7 @@
 //! The composition root: the only file that sees every part, and how the process starts and stops.
 
 mod books;
+mod public_control;
 mod reload;
 mod scrape;
 mod stop;
@@ -26,6 +27,7 @@ use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 use pingora::services::listening::Service;
+use public_control::PublicControl;
 use scrape::Scrape;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -177,6 +179,7 @@ impl Parts {
         let rates = books::share_with_nodes(config, &store, &keys).await?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
+        let control = books::open_control(&store, config).await?;
         let gateway = Arc::new(Gateway {
             runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
             keys: Arc::new(keys.clone()),
@@ -187,12 +190,12 @@ impl Parts {
             authority: Arc::new(keys.leases().clone()),
             rates: rates.clone().map(|rates| Arc::new(rates) as _),
             metrics,
+            control: Arc::new(PublicControl(control::service(Arc::clone(&control)))),
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
             options: server_options(config),
             call_salt: call_salt()?,
         });
-        let control = books::open_control(&store, config).await?;
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let scrape = Scrape {
             gateway: Arc::clone(&gateway),

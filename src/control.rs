@@ -20,11 +20,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use caller::Origin;
+pub use caller::Origin;
 use filters::denied::Denied;
 use filters::id::{CallId, bits};
 use filters::time::EpochMs;
@@ -53,8 +53,6 @@ pub struct Settings {
     pub shape: Shape,
     /// How long a request may take.
     pub request_timeout: Duration,
-    /// What the public listener proves itself with.
-    pub loopback_secret: String,
 }
 
 /// What the listeners tell about the process.
@@ -65,15 +63,9 @@ pub struct Vitals {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
-/// Headers by which the public listener says what it knows of a request that it passes on. It strips them from clients.
-pub const LOOPBACK_SECRET: &str = "x-tollgate-loopback";
-/// The client's address.
-pub const LOOPBACK_ADDRESS: &str = "x-tollgate-client-address";
-/// The request's identifier.
-pub const LOOPBACK_REQUEST: &str = "x-tollgate-request-id";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Every route of the control plane as a service. Requests need [`ConnectInfo`], or come from the process itself.
+/// Every route of the control plane as a service. A request tells its [`ConnectInfo`] or its [`Origin`]; others are the process's own.
 pub fn service(control: Arc<Control>) -> Router {
     let routes = table::router(&control).layer(DefaultBodyLimit::max(input::BODY_BYTES_MAX));
     // Around the routes rather than among them: the path is settled before one is found.
@@ -96,7 +88,7 @@ async fn under_one_name(mut request: Request, next: Next) -> Response {
 
 /// What is around every request: its identifier, its origin, its limits, and how a refusal is written.
 async fn answer(State(control): State<Arc<Control>>, mut request: Request, next: Next) -> Response {
-    let Ok(origin) = origin(&control, &mut request) else {
+    let Ok(origin) = origin(&request) else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     request.extensions_mut().insert(origin);
@@ -119,27 +111,16 @@ async fn answer(State(control): State<Arc<Control>>, mut request: Request, next:
     response
 }
 
-fn origin(control: &Control, request: &mut Request) -> Result<Origin, StoreError> {
+/// Where a request came from: the public listener says it of those that it hands over.
+fn origin(request: &Request) -> Result<Origin, getrandom::Error> {
+    if let Some(origin) = request.extensions().get::<Origin>() {
+        return Ok(*origin);
+    }
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    let address = peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let passed_on = passed_on(request.headers(), &control.settings.loopback_secret);
-    for name in [LOOPBACK_SECRET, LOOPBACK_ADDRESS, LOOPBACK_REQUEST] {
-        request.headers_mut().remove(name);
-    }
-    if let Some(origin) = passed_on {
-        return Ok(origin);
-    }
     let mut random = [0; 10];
     getrandom::fill(&mut random)?;
+    let address = peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     Ok(Origin { address, call: CallId(bits(clock::now(), random)), is_public: false })
-}
-
-/// What the public listener says, if it is the public listener.
-fn passed_on(headers: &HeaderMap, secret: &str) -> Option<Origin> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_ours = text(LOOPBACK_SECRET)? == secret && !secret.is_empty();
-    let (address, call) = (text(LOOPBACK_ADDRESS)?.parse().ok()?, text(LOOPBACK_REQUEST)?.parse().ok()?);
-    is_ours.then_some(Origin { address, call, is_public: true })
 }
 
 fn written(refusal: &Refusal, answered: &Response, shape: Shape, call: CallId) -> Response {
@@ -248,18 +229,6 @@ pub async fn serve(listeners: Listeners, vitals: Arc<Vitals>, control: Arc<Contr
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_who_knows_the_secret_says_where_a_request_came_from() {
-        let mut headers = HeaderMap::new();
-        headers.insert(LOOPBACK_ADDRESS, HeaderValue::from_static("9.9.9.9"));
-        headers.insert(LOOPBACK_REQUEST, HeaderValue::from_str(&CallId(7).to_string()).expect("a value"));
-        assert!(passed_on(&headers, "secret").is_none());
-        for (said, known, is_believed) in [("secret", "secret", true), ("other", "secret", false), ("", "", false)] {
-            headers.insert(LOOPBACK_SECRET, HeaderValue::from_static(said));
-            assert_eq!(passed_on(&headers, known).is_some(), is_believed, "{said}");
-        }
-    }
 
     #[test]
     fn moments_are_written_in_utc() {

@@ -69,8 +69,8 @@ impl Metrics {
     }
 
     /// Counts a call that was answered without a provider: the key's own limits, the list of models.
-    pub fn answered(&self, route: Route) {
-        self.refusals.answered(route);
+    pub fn answered(&self, route: Route, status: u16) {
+        self.refusals.answered(route, status);
     }
 
     /// Counts a call as in flight until the guard is dropped.

@@ -7,6 +7,7 @@ mod answer;
 mod answer_head;
 mod attempt;
 mod client_address;
+mod control;
 mod dial;
 mod door;
 mod headers;
@@ -28,6 +29,7 @@ mod tests;
 mod unread;
 mod way;
 
+pub use control::{ControlAnswer, ControlBody, ControlPlane};
 pub use dial::Dialer;
 pub use door::Door;
 pub use providers::Runtime;
@@ -81,6 +83,8 @@ pub struct Gateway {
     pub rates: Option<Arc<dyn Rates>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Answers what is about organisations, keys and money.
+    pub control: Arc<dyn ControlPlane>,
     /// Makes connections to providers.
     pub dialer: Dialer,
     /// What is going on right now.
@@ -193,6 +197,9 @@ impl Gateway {
             return Ok(Box::pin(preflight::answer(runtime, session, route, report)).await);
         }
         receive::check_method(session.req_header(), route)?;
+        if route.handling() == Handling::Control {
+            return Box::pin(control::answer(self, runtime, session, report)).await;
+        }
 
         let received = Received { call: report.call, target, at: report.started };
         let authenticated = self.authenticate(runtime, session, received).await?;
@@ -208,7 +215,8 @@ impl Gateway {
             Handling::Session => {
                 return Box::pin(self.converse(runtime, session, authenticated, report)).await;
             }
-            Handling::Call => {}
+            // Control was answered before its credential was looked at: that is the control plane's business.
+            Handling::Call | Handling::Control => {}
         }
 
         let body = receive::body(session, &runtime.limits, &self.activity).await?;

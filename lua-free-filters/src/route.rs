@@ -53,6 +53,7 @@ pub enum Route {
     AnthropicFileContent,
     Unmetered,
     Realtime,
+    Control,
 }
 
 /// What is done with a request of a route.
@@ -68,6 +69,8 @@ pub enum Handling {
     Session,
     /// It spends money without saying so in its answer.
     Unmetered,
+    /// It is about organisations, keys or money: the control plane answers, and looks at its credential.
+    Control,
 }
 
 /// Where a path begins.
@@ -116,6 +119,8 @@ const POST: &[http::Method] = &[http::Method::POST];
 const GET_POST: &[http::Method] = &[http::Method::GET, http::Method::POST];
 const GET_DELETE: &[http::Method] = &[http::Method::GET, http::Method::DELETE];
 const ANY: &[http::Method] = &[http::Method::GET, http::Method::POST, http::Method::DELETE];
+const CHANGES: &[http::Method] =
+    &[http::Method::GET, http::Method::POST, http::Method::PATCH, http::Method::PUT, http::Method::DELETE];
 
 const fn row(route: Route, name: &'static str, methods: &'static [http::Method], at: (Root, &'static str)) -> Row {
     let (root, path) = at;
@@ -132,12 +137,12 @@ impl Row {
     }
 }
 
-use Handling::{Inspect, Object, Session, Unmetered};
+use Handling::{Control, Inspect, Object, Session, Unmetered};
 use Root::{Bare, V1, V1Anthropic, V1beta, V2};
 
 /// Every route, in the order of their numbers.
 #[rustfmt::skip]
-static TABLE: [Row; 41] = [
+static TABLE: [Row; 42] = [
     row(Route::ChatCompletions, "chat_completions", POST, (V1, "/chat/completions")),
     row(Route::Messages, "messages", POST, (V1, "/messages")).speaks(Dialect::Anthropic),
     row(Route::Models, "models", GET, (V1, "/models")).handled(Inspect),
@@ -179,6 +184,7 @@ static TABLE: [Row; 41] = [
     row(Route::AnthropicFileContent, "anthropic_file_content", GET, (V1Anthropic, "/files/{}/content")).speaks(Dialect::Anthropic).handled(Object),
     row(Route::Unmetered, "unmetered", ANY, (V1, "/**")).handled(Unmetered),
     row(Route::Realtime, "realtime", GET, (V1, "/realtime")).speaks(Dialect::OpenaiRealtime).handled(Session),
+    row(Route::Control, "control", CHANGES, (Bare, "/**")).handled(Control),
 ];
 
 impl Row {
@@ -202,8 +208,8 @@ impl Row {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 41] = {
-        let mut all = [Self::ChatCompletions; 41];
+    pub const ALL: [Self; 42] = {
+        let mut all = [Self::ChatCompletions; 42];
         let mut place = 0;
         while place < all.len() {
             all[place] = TABLE[place].route;
@@ -263,6 +269,7 @@ impl Route {
     pub fn scopes(self) -> &'static [Scope] {
         match self.handling() {
             Handling::Call | Handling::Object | Handling::Session | Handling::Unmetered => &[Scope::ModelInvoke],
+            Handling::Control => &[],
             Handling::Inspect if self == Self::Key => &[],
             Handling::Inspect => &[Scope::ModelInvoke, Scope::InferenceRead],
         }

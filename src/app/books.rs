@@ -52,8 +52,6 @@ pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<C
     if let Some(token) = store.bootstrap_operator(given, clock::now()).await? {
         println!("The operator's token, shown this one time: {}", token.reveal());
     }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)?;
     let settings = Settings {
         key_prefix: config.keys.prefix.clone(),
         shape: match config.gateway.error_shape {
@@ -62,7 +60,6 @@ pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<C
             ErrorShape::Numeric => Shape::Numeric,
         },
         request_timeout: config.control.request_timeout,
-        loopback_secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     let room = Semaphore::new(config.control.requests_max);
     Ok(Arc::new(Control { store: store.clone(), settings, room }))

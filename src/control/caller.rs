@@ -20,14 +20,14 @@ use filters::time::EpochMs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What the public listener says about a request that it passes on; nobody else knows the secret beside it.
+/// Where a request came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// The client's address.
     pub address: IpAddr,
     /// The request's identifier.
     pub call: CallId,
-    /// Whether it came in by the public listener.
+    /// Whether it came in by the public listener, where nobody is an operator.
     pub is_public: bool,
 }
 
@@ -223,6 +223,9 @@ async fn caller(control: &Control, request: &Parts) -> Result<Caller, Refusal> {
         return Err(Refusal::of(&Denied::NotFound));
     };
     let origin = request.extensions.get::<Origin>().copied().ok_or_else(Refusal::store_unavailable)?;
+    if access == Access::Operator && origin.is_public {
+        return Err(Refusal::of(&Denied::NotFound));
+    }
     let now = clock::now();
     let who = match credential(&request.headers, &request.method)? {
         Some(token) if access != Access::Open => identify(control, token, origin, now).await?,

@@ -34,8 +34,9 @@ pub(super) fn router(control: &Arc<Control>) -> Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::access;
+    use crate::control::access::{self, Access};
     use axum::http::Method;
+    use filters::route::{Route, Target};
     use std::collections::BTreeSet;
 
     #[test]
@@ -51,5 +52,16 @@ mod tests {
         let rows =
             access::TABLE.iter().map(|(method, path, _): &(Method, _, _)| (method.to_string(), (*path).to_owned()));
         assert_eq!(rows.collect::<BTreeSet<_>>(), served);
+    }
+
+    #[test]
+    fn the_public_listener_hands_over_all_that_is_not_for_operators_alone() {
+        for (_, path, access) in access::TABLE {
+            let found = Target::at(path, false).map(|target| target.route);
+            assert!(found == Some(Route::Control) || *access == Access::Operator, "{path}");
+        }
+        for (alias, ..) in document::ALIASES {
+            assert_eq!(Target::at(&format!("{alias}/key_1"), true).map(|target| target.route), Some(Route::Control));
+        }
     }
 }

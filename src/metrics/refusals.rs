@@ -80,8 +80,8 @@ impl Refusals {
         if code == Code::ModelNotFound { &route.unknown_model } else { &route.without_model }
     }
 
-    pub(super) fn answered(&self, route: Route) {
-        self.route(route).without_model.requests.count(200, None);
+    pub(super) fn answered(&self, route: Route, status: u16) {
+        self.route(route).without_model.requests.count(status, None);
     }
 
     fn route(&self, route: Route) -> &Unresolved {

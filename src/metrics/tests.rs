@@ -208,7 +208,7 @@ fn what_providers_do_wrong_is_counted_by_reason() {
 #[test]
 fn refusals_are_counted_by_code_and_as_calls() {
     let metrics = Metrics::default();
-    metrics.answered(Route::Key);
+    metrics.answered(Route::Key, 200);
     metrics.refused(None, Code::NotFound);
     metrics.refused(Some(Route::Messages), Code::ModelUnpriced);
     let limited = metrics.refusal_series(Route::Messages, &model("claude-sonnet-4-6"));

@@ -91,6 +91,15 @@ impl AnswerHead {
         }
     }
 
+    /// The headers of an answer of our own, but for those that frame it and its identifier.
+    pub(super) fn own(&mut self, headers: &HeaderMap) {
+        let is_framing =
+            |name: &HeaderName| is_hop_by_hop(name.as_str()) || *name == CONTENT_LENGTH || *name == REQUEST_ID;
+        for (name, value) in headers.iter().filter(|(name, _)| !is_framing(name)) {
+            self.parts.headers.append(name, value.clone());
+        }
+    }
+
     /// A body of JSON.
     pub(super) fn json(&mut self) {
         self.parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

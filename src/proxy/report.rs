@@ -123,7 +123,7 @@ impl Gateway {
                 self.metrics.refusal_series(route, model).refused(code);
             }
             (None, None, Some(code)) => self.metrics.refused(report.route, code),
-            (None, _, None) => report.route.into_iter().for_each(|route| self.metrics.answered(route)),
+            (None, _, None) => report.route.into_iter().for_each(|route| self.metrics.answered(route, report.status)),
         }
         self.note(report);
         if runtime.log_calls {

@@ -72,6 +72,7 @@ impl Bench {
             authority: Arc::new(SoleNode::default()),
             rates: None,
             metrics,
+            control: Arc::new(NoControl),
             dialer: Dialer::new(None).expect("a dialer"),
             activity: Arc::default(),
             options: HttpServerOptions::default(),
@@ -409,4 +410,18 @@ fn a_client_that_leaves_after_any_byte_is_charged_what_has_passed() {
             }
         }
     });
+}
+
+/// Nobody asks these gateways about organisations.
+struct NoControl;
+
+impl crate::proxy::ControlPlane for NoControl {
+    fn answer(
+        &self,
+        _: http::Request<bytes::Bytes>,
+        _: std::net::IpAddr,
+        _: filters::id::CallId,
+    ) -> crate::proxy::ControlAnswer {
+        unreachable!("nobody asks")
+    }
 }

@@ -30,6 +30,20 @@ const UNMETERED: [&str; 16] = [
     "skills",
 ];
 
+/// Paths of the control plane that clients need, and all below them. Those of operators are none of them: the control plane does not
+/// answer them here even if they lie below one.
+const CONTROL: [&str; 9] = [
+    "/openapi.json",
+    "/api/keys",
+    "/api/me",
+    "/api/orgs",
+    "/api/invitations",
+    "/api/sessions",
+    "/api/usage",
+    "/v1/api-keys",
+    "/api/v1/api-keys",
+];
+
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -54,7 +68,7 @@ impl Target {
             TABLE.iter().filter(|row| (row.root == V1Anthropic) == is_anthropic).find_map(|row| row.at(path))
         };
         let shared = if speaks_anthropic { find(true) } else { None };
-        shared.or_else(|| find(false)).or_else(|| is_unmetered(path))
+        shared.or_else(|| find(false)).or_else(|| is_unmetered(path)).or_else(|| is_control(path))
     }
 
     /// A target that only names a route.
@@ -86,7 +100,7 @@ impl Target {
             (None, _) | (_, None) => Cow::Borrowed(row.path),
             (Some((before, after)), Some(name)) => match row.handling {
                 Handling::Call => Cow::Owned(format!("{before}{}{after}", Written(model))),
-                Handling::Inspect | Handling::Object | Handling::Session | Handling::Unmetered => {
+                Handling::Inspect | Handling::Object | Handling::Session | Handling::Unmetered | Handling::Control => {
                     Cow::Owned(format!("{before}{name}{after}"))
                 }
             },
@@ -115,6 +129,11 @@ impl Target {
         }
         String::from_utf8(decoded).ok()
     }
+}
+
+fn is_control(path: &str) -> Option<Target> {
+    let leads = |first: &&str| path.strip_prefix(*first).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    CONTROL.iter().any(leads).then_some(Target::of(Route::Control))
 }
 
 fn is_unmetered(path: &str) -> Option<Target> {

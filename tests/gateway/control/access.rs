@@ -44,7 +44,12 @@ fn operators_make_and_revoke_tokens_and_a_key_is_none() {
 #[test]
 fn the_public_listener_has_no_routes_of_operators() {
     let gateway = Gateway::start();
-    assert_eq!(gateway.public_of(OPERATOR).get("/api/operators").refusal(), (404, "not_found".to_owned()));
+    let public = gateway.public_of(OPERATOR);
+    assert_eq!(public.get("/api/operators").refusal(), (404, "not_found".to_owned()));
+    let document = public.get("/openapi.json");
+    assert_eq!((document.status, document.json()["info"]["title"].as_str()), (200, Some("Tollgate")));
+    assert!(document.request_id().starts_with("req_"));
+    assert_eq!(gateway.metric("tollgate_requests_total", &["route=\"control\""]), 1.0);
 }
 
 #[test]
