@@ -33,8 +33,8 @@ pub(super) fn complete(paths: &OpenApi) -> Value {
         "license": {"name": "Apache-2.0"},
     });
     document["components"]["securitySchemes"] = json!({
-        "bearer": {"type": "http", "scheme": "bearer", "description": "A session, an operator's token or a service key."},
-        "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same in another header."},
+        "bearer": {"type": "http", "scheme": "bearer",
+            "description": "A session, an operator's token or a key; `x-api-key` takes them too, but not both headers at once."},
     });
     document["components"]["schemas"]["Refusal"] = refusal_schema();
     if let Some(paths) = document["paths"].as_object_mut() {
@@ -68,7 +68,7 @@ fn describe(path: &str, item: &mut Value) {
             Access::Operator => ("an operator's token", false),
         };
         operation["x-needs"] = needs.into();
-        operation["security"] = if is_open { json!([]) } else { json!([{"bearer": []}, {"key": []}]) };
+        operation["security"] = if is_open { json!([]) } else { json!([{"bearer": []}]) };
         let Some(responses) = operation["responses"].as_object_mut() else { continue };
         for (status, description) in REFUSALS {
             let schema = json!({"schema": {"$ref": "#/components/schemas/Refusal"}});

@@ -29,6 +29,8 @@ class Demo:
     def __init__(self, line):
         about = json.loads(line)
         self.gateway = about["gateway"]
+        self.control = about["control"]
+        self.operator_token = about["operator_token"]
         self.key = about["key"]
         self.org = about["org"]
         self.data = about["data"]
