@@ -1,3 +1,4 @@
 //! The control plane: who may do what with organisations, people, keys, money and credentials.
 
 mod access;
+mod injections;
