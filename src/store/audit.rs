@@ -1,12 +1,15 @@
 //! Recomputes the books, in one snapshot of them: what was paid in, charged and spent must agree to the nano-dollar.
 //!
-//! - `accounts.rs`: credits, and what was charged to each quota
+//! - `accounts.rs`: credits, and what was charged to each quota; `entries.rs`: the ledger of credits
+//! - `folded.rs`: what calls were that have been let go
 //! - `calls.rs`: each call's charge; `limits.rs`: whether all of them together kept to the limits
 //! - `beside.rs`, `leases.rs`, `rollups.rs`: attempts and amendments, leases, sums of usage
 
 mod accounts;
 mod beside;
 mod calls;
+mod entries;
+mod folded;
 mod leases;
 mod limits;
 mod rollups;
@@ -18,6 +21,7 @@ pub use beside::HomeJournal;
 use filters::id::{CallId, QuotaId};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
+use folded::Folded;
 use limits::Limits;
 use sqlx::Row;
 use std::collections::BTreeSet;
@@ -30,6 +34,12 @@ const NAMED_MAX: usize = 100;
 pub enum Invariant {
     /// What an organisation may spend is the sum of its credits.
     CreditsAreTheLimit,
+    /// The legs of each entry of the ledger add up to nothing.
+    EntriesAddUp,
+    /// What is booked as charged in an hour is what its calls were charged.
+    ChargesAreBooked,
+    /// No more was given back of a call than it was charged.
+    RefundsWithinCharges,
     /// Every row belongs to a key, an organisation or a quota that exists.
     RowsBelong,
     /// Every charge is what the tokens cost at the price that the row names.
@@ -60,6 +70,9 @@ impl Invariant {
     pub fn name(self) -> &'static str {
         match self {
             Self::CreditsAreTheLimit => "credits_are_the_limit",
+            Self::EntriesAddUp => "entries_add_up",
+            Self::ChargesAreBooked => "charges_are_booked",
+            Self::RefundsWithinCharges => "refunds_within_charges",
             Self::RowsBelong => "rows_belong",
             Self::ChargesAreTheirCost => "charges_are_their_cost",
             Self::RecoveredWithinReserve => "recovered_within_reserve",
@@ -113,7 +126,7 @@ impl<T> Listing<T> {
     }
 }
 
-/// An organisation's account: opening, top-ups and refunds less charges and what is unaccounted are the balance.
+/// An organisation's account: opening, top-ups, adjustments and refunds less charges and what is unaccounted are the balance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// Whose.
@@ -122,6 +135,8 @@ pub struct Account {
     pub opening: NanoUsd,
     /// Paid in.
     pub top_ups: NanoUsd,
+    /// Given or taken by the operator.
+    pub adjustments: NanoUsd,
     /// Given back to it.
     pub refunds: NanoUsd,
     /// What its calls were charged.
@@ -212,7 +227,9 @@ pub struct AuditReport {
     pub keys: u64,
     /// Calls recomputed.
     pub calls: u64,
-    /// What they were charged, together.
+    /// Calls of which only sums are left.
+    pub folded: u64,
+    /// What all of them were charged, together.
     pub charged: i128,
     /// Each organisation's account.
     pub accounts: Vec<Account>,
@@ -277,7 +294,7 @@ impl AuditReport {
 }
 
 /// Rows that belong to nothing: a statement, and what its rows are.
-const ORPHANS: [(&str, &str); 7] = [
+const ORPHANS: [(&str, &str); 8] = [
     (
         "SELECT c.request_id AS object FROM calls c LEFT JOIN keys k ON k.id = c.key_id AND k.org = c.org_id WHERE k.id IS NULL",
         "a call of a key that its organisation does not have",
@@ -293,6 +310,10 @@ const ORPHANS: [(&str, &str); 7] = [
     (
         "SELECT CAST(c.id AS TEXT) AS object FROM credits c LEFT JOIN organisations o ON o.id = c.org WHERE o.id IS NULL",
         "a credit of an organisation that does not exist",
+    ),
+    (
+        "SELECT CAST(e.id AS TEXT) AS object FROM entries e LEFT JOIN organisations o ON o.id = e.org WHERE o.id IS NULL",
+        "an entry of an organisation that does not exist",
     ),
     (
         "SELECT CAST(q.id AS TEXT) AS object FROM quotas q LEFT JOIN keys k ON k.id = q.owner \
@@ -324,13 +345,16 @@ impl Store {
         }
         let mut limits = Limits::read(&mut snapshot).await?;
         let mut charged = Charged::read(&mut snapshot).await?;
+        let folded = Folded::read(&mut snapshot).await?;
+        folded.open(&mut snapshot, (&mut charged, &mut limits), &mut report).await?;
         calls::check_amendments(&mut snapshot, &mut charged, &mut limits, &mut report).await?;
         calls::check_calls(&mut snapshot, &mut charged, &mut limits, &mut report).await?;
         limits.finish(&mut report);
-        charged.check(&mut snapshot, &mut report).await?;
-        rollups::check_rollups(&mut snapshot, &mut report).await?;
+        charged.check(&mut snapshot, folded.windows_from, &mut report).await?;
+        entries::check_entries(&mut snapshot, &mut report).await?;
+        rollups::check_rollups(&mut snapshot, &folded, &mut report).await?;
         beside::check_beside(&mut snapshot, &mut report).await?;
-        leases::check_leases(&mut snapshot, &mut report).await?;
+        leases::check_leases(&mut snapshot, &folded, &mut report).await?;
         report.sort();
         Ok(report)
     }

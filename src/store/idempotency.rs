@@ -38,7 +38,6 @@ impl Once {
         })
     }
 
-    #[allow(dead_code, reason = "the first that use it come with the next commit")]
     /// What the request was answered when it came before. An error if it was another request that had this name.
     pub(super) async fn answered(
         &self,
@@ -58,7 +57,6 @@ impl Once {
         Ok(Some(row.try_get("answer")?))
     }
 
-    #[allow(dead_code, reason = "the first that use it come with the next commit")]
     /// Keeps what the request is answered; it must hold no secret. Forgets what is older than a day.
     pub(super) async fn keep(&self, connection: &mut Connection, answer: &str, now: EpochMs) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM idempotency WHERE at_ms <= $1")

@@ -16,6 +16,7 @@ mod tail;
 mod thresholds;
 
 pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage, unit_columns};
+pub(super) use merge::push_addition;
 pub(super) use prices::{Prices, read_price_id, read_prices};
 pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
 pub(super) use tail::Tail;

@@ -133,7 +133,7 @@ impl LimitChange {
     }
 
     /// The limit as it is to be, given what it is; none if it is to be removed.
-    fn applied_to(&self, row: Option<&QuotaRow>) -> Result<Option<Limit>, StoreError> {
+    pub(super) fn applied_to(&self, row: Option<&QuotaRow>) -> Result<Option<Limit>, StoreError> {
         let now = row.map(|row| row.limit).filter(|limit| *limit != i64::MAX);
         let amount = match self.amount {
             Some(Amount::None) => return Ok(None),

@@ -1,9 +1,11 @@
 //! Organisations: who pays, and what they have paid in.
 
 use super::changes::Change;
+use super::credits::{NewEntry, NewKind};
 use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit};
 use super::quotas::QuotaKind;
+use super::trail::By;
 use super::{Connection, Rows, Store, StoreError, parsed};
 use filters::id::{OrgId, QuotaId, bits};
 use filters::money::NanoUsd;
@@ -81,36 +83,16 @@ impl Store {
         rows.iter().map(|row| read_row(row, &tail)).collect()
     }
 
-    /// Adds credit. What may be spent is the sum of all credits, so the two move in one transaction.
+    /// Adds credit.
     pub async fn top_up(
         &self,
         org: OrgId,
         amount: NanoUsd,
         reason: &str,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<OrganisationRecord, StoreError> {
-        if amount <= NanoUsd::ZERO {
-            return Err(StoreError::Refused("a top-up must be more than 0 dollars"));
-        }
-        let mut transaction = self.database.change().await?;
-        let credits = credits_of(&mut transaction, org).await?;
-        let total = credits
-            .0
-            .checked_add(amount.0)
-            .ok_or(StoreError::Refused("an organisation can have at most 9 200 000 000 dollars of credits"))?;
-        sqlx::query(
-            "INSERT INTO credits (org, amount_nano, kind, reason, created_ms) VALUES ($1, $2, 'topup', $3, $4)",
-        )
-        .bind(org.to_string())
-        .bind(amount.0)
-        .bind(reason)
-        .bind(now.0)
-        .execute(&mut *transaction)
-        .await?;
-        let balance = [(org.to_string(), Limit::plain(QuotaKind::Balance, total))];
-        limits::set(&mut transaction, &balance, now).await?;
-        Change::Balance(org).record(&mut transaction, now).await?;
-        transaction.commit().await?;
+        let entry = NewEntry { org, kind: NewKind::TopUp, amount, reason: reason.to_owned() };
+        self.book_entry(&entry, None, by).await?;
         self.organisation(org).await
     }
 
@@ -151,16 +133,6 @@ pub(super) async fn insert(
     limits::set(connection, &limits.collect::<Vec<_>>(), now).await?;
     Change::Organisation(id).record(connection, now).await?;
     Ok(id)
-}
-
-/// What an organisation has paid in; an error names it if it does not exist.
-async fn credits_of(connection: &mut Connection, org: OrgId) -> Result<NanoUsd, StoreError> {
-    sqlx::query_scalar("SELECT limit_value FROM quotas WHERE owner = $1 AND kind = 'balance'")
-        .bind(org.to_string())
-        .fetch_optional(connection)
-        .await?
-        .map(NanoUsd)
-        .ok_or_else(|| unknown(org))
 }
 
 /// Refuses an organisation that there is not.

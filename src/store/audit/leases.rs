@@ -1,5 +1,6 @@
 //! Whether leases are what was granted, given back and shipped.
 
+use super::folded::Folded;
 use super::limits::clamped;
 use super::{AuditReport, Invariant, NodeLeases};
 use crate::store::ledger::read_shares;
@@ -18,6 +19,8 @@ use std::collections::{BTreeMap, HashMap};
 struct Held {
     lease: Lease,
     charged: i128,
+    /// What those were charged that are gone: they came before.
+    folded: i128,
     /// Whether what has been shipped is what the calls from some call on were charged.
     is_met: bool,
     /// Usage that came after a call's end has no place in the order.
@@ -29,8 +32,17 @@ type Place = (String, Share);
 
 /// A lease begins when a quota is first short of credit, which may be after calls of a time without a limit. From then on the
 /// shipper moves it by every call: what it has shipped are the charges of all calls from some call on.
-pub(super) async fn check_leases(snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
+pub(super) async fn check_leases(
+    snapshot: &mut Transaction,
+    folded: &Folded,
+    report: &mut AuditReport,
+) -> Result<(), StoreError> {
     let mut held = read_leases(snapshot).await?;
+    for (place, charge) in folded.by_lease() {
+        if let Some(held) = held.get_mut(&place) {
+            held.folded = charge;
+        }
+    }
     if held.is_empty() {
         return Ok(());
     }
@@ -80,7 +92,10 @@ async fn read_leases(snapshot: &mut Transaction) -> Result<HashMap<Place, Held>,
         let lease = leases::read_lease(&row)?;
         let is_met = lease.shipped == 0;
         let is_money = row.try_get::<Option<String>, _>("kind")?.as_deref() != Some(QuotaKind::Concurrency.name());
-        held.insert((row.try_get("node")?, share), Held { lease, charged: 0, is_met, is_amended: false, is_money });
+        held.insert(
+            (row.try_get("node")?, share),
+            Held { lease, charged: 0, folded: 0, is_met, is_amended: false, is_money },
+        );
     }
     Ok(held)
 }
@@ -104,9 +119,14 @@ impl Held {
         if returned < 0 || granted < returned {
             return Some(format!("{} was given back of {} granted", usd(returned), usd(granted)));
         }
-        let is_met = if self.is_amended { i128::from(shipped) <= self.charged } else { self.is_met };
+        let (shipped_in_all, all) = (i128::from(shipped), self.charged + self.folded);
+        let is_met = match self.is_amended {
+            true => shipped_in_all <= all,
+            // It may have begun among calls that are gone.
+            false => self.is_met || (self.folded != 0 && (self.charged..=all).contains(&shipped_in_all)),
+        };
         (!is_met && shipped != i64::MAX).then(|| {
-            let charged = usd(clamped(self.charged));
+            let charged = usd(clamped(all));
             format!(
                 "{} is said to have been shipped, but no run of its last calls was charged that: all were {charged}",
                 usd(shipped)

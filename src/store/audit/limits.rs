@@ -104,6 +104,14 @@ impl Limits {
         Ok(())
     }
 
+    /// What calls were charged that are gone: to be told before all others. What the limit was in their time is not looked at.
+    pub(super) fn open(&mut self, share: Share, through: EpochMs, charge: i64) {
+        if let Some(line) = self.lines.get_mut(&share.quota) {
+            line.sums.entry(share.period).or_default().charged += i128::from(charge);
+            line.next = line.points.partition_point(|point| point.at < through);
+        }
+    }
+
     /// What came after a call's end: to be told before the calls.
     pub(super) fn amend(&mut self, shares: &[Share], at: EpochMs, charge: i64) {
         for share in shares {

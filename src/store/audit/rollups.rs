@@ -1,5 +1,6 @@
 //! Whether the sums of usage are the sums of their rows.
 
+use super::folded::Folded;
 use super::{AuditReport, Invariant};
 use crate::store::ledger::{FIGURES, Figures, figure_columns, read_figures};
 use crate::store::{Rows, StoreError, Transaction};
@@ -10,6 +11,9 @@ use sqlx::Row;
 /// Calls whose sums are on the books; those that still wait for it are in none.
 const MERGED: &str =
     "calls c LEFT JOIN checkpoints n ON n.node = c.node WHERE c.seq <= COALESCE(n.merged_through, c.seq)";
+
+/// Rows of which all calls are there.
+const KEPT: &str = " AND NOT EXISTS (SELECT 1 FROM keys k JOIN organisations o ON o.id = k.org WHERE k.id = c.key_id AND {at} < o.folded_ms)";
 
 /// A table of sums and what its rows are the sums of.
 struct Rollup {
@@ -40,13 +44,19 @@ struct Group {
 }
 
 /// Computes every sum of usage again, from rows in the order of the sums, so that one is held at a time.
-pub(super) async fn check_rollups(snapshot: &mut Transaction, report: &mut AuditReport) -> Result<(), StoreError> {
+pub(super) async fn check_rollups(
+    snapshot: &mut Transaction,
+    folded: &Folded,
+    report: &mut AuditReport,
+) -> Result<(), StoreError> {
     for rollup in &ROLLUPS {
-        check(snapshot, rollup, report).await?;
+        check(snapshot, rollup, folded, report).await?;
     }
+    folded.check(snapshot, report).await?;
     let forgotten = format!(
         "SELECT m.key_id AS object FROM (SELECT c.key_id, MAX(c.started_ms) AS at_ms FROM {MERGED} GROUP BY c.key_id) m \
-         LEFT JOIN last_used l ON l.key_id = m.key_id WHERE l.at_ms IS NULL OR l.at_ms <> m.at_ms"
+         LEFT JOIN last_used l ON l.key_id = m.key_id WHERE l.at_ms IS NULL OR l.at_ms < m.at_ms \
+         OR (l.at_ms > m.at_ms AND l.at_ms >= (SELECT o.folded_ms FROM keys k JOIN organisations o ON o.id = k.org WHERE k.id = m.key_id))"
     );
     for row in sqlx::query(sqlx::AssertSqlSafe(forgotten)).fetch_all(&mut **snapshot).await? {
         let detail = "its last use is not that of its latest call".to_owned();
@@ -55,8 +65,18 @@ pub(super) async fn check_rollups(snapshot: &mut Transaction, report: &mut Audit
     Ok(())
 }
 
-async fn check(snapshot: &mut Transaction, rollup: &Rollup, report: &mut AuditReport) -> Result<(), StoreError> {
-    let (table, text) = (rollup.table, statement(rollup));
+async fn check(
+    snapshot: &mut Transaction,
+    rollup: &Rollup,
+    folded: &Folded,
+    report: &mut AuditReport,
+) -> Result<(), StoreError> {
+    // Hours of which calls are gone are looked at by the month.
+    let kept = match rollup.source {
+        Source::Calls if !folded.is_empty() => KEPT,
+        Source::Calls | Source::Hours => "",
+    };
+    let (table, text) = (rollup.table, statement(rollup, kept));
     let (mut found, mut current) = (0i64, None::<Group>);
     let mut rows = sqlx::query(sqlx::AssertSqlSafe(text)).fetch(&mut **snapshot);
     while let Some(row) = rows.try_next().await? {
@@ -72,7 +92,8 @@ async fn check(snapshot: &mut Transaction, rollup: &Rollup, report: &mut AuditRe
     }
     current.into_iter().for_each(|group| group.check(table, report));
     drop(rows);
-    let count = format!("SELECT COUNT(*) FROM {table}");
+    let count =
+        format!("SELECT COUNT(*) FROM {table} c WHERE 1 = 1{}", kept.replace("{at}", &format!("c.{}", rollup.column)));
     let there: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut **snapshot).await?;
     if there > found {
         let detail = format!("{} of its rows are the sums of nothing", there - found);
@@ -82,11 +103,11 @@ async fn check(snapshot: &mut Transaction, rollup: &Rollup, report: &mut AuditRe
 }
 
 /// Every row of the source beside the sum that it is part of: place, figures, the figures of the sum.
-fn statement(rollup: &Rollup) -> String {
+fn statement(rollup: &Rollup, kept: &str) -> String {
     let Rollup { table, column, length_ms, source } = rollup;
     let (at, from) = match source {
-        Source::Calls => ("c.started_ms", MERGED),
-        Source::Hours => ("c.hour_ms", "usage_hours c"),
+        Source::Calls => ("c.started_ms", format!("{MERGED}{}", kept.replace("{at}", "c.started_ms"))),
+        Source::Hours => ("c.hour_ms", "usage_hours c".to_owned()),
     };
     let figure = |name: &str| match (source, name) {
         (Source::Calls, "calls") => "CAST(1 AS BIGINT) AS calls".to_owned(),

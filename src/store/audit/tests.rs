@@ -138,7 +138,6 @@ async fn each_cooked_row_is_found() {
     let other_usage = [ChargesAreTheirCost, ChargesAreTheirCost, RollupsAreTheirRows];
     for (statement, broken) in [
         ("UPDATE credits SET amount_nano = 1", &[CreditsAreTheLimit][..]),
-        ("UPDATE credits SET kind = 'gift'", &[CreditsAreTheLimit]),
         ("UPDATE quotas SET limit_value = 1 WHERE kind = 'balance'", &[CreditsAreTheLimit]),
         ("DELETE FROM calls WHERE request_id = (SELECT request_id FROM attempts)", &missing),
         (
@@ -172,6 +171,49 @@ async fn each_cooked_row_is_found() {
         assert_eq!(broken_after(&[statement]).await, broken, "{statement}");
     }
     assert_eq!(broken_after(&["PRAGMA foreign_keys = OFF; DELETE FROM keys"]).await[..3], [RowsBelong; 3]);
+}
+
+/// Entries can't be changed, but somebody may add some that are wrong.
+#[tokio::test]
+async fn each_wrong_entry_is_found() {
+    use Invariant::*;
+    const REFUND: &str = "INSERT INTO entries (id, org, kind, reason, actor, request_id, at_ms) SELECT 99, id, 'refund', '', '', \
+         (SELECT request_id FROM calls WHERE outcome = 'recovered'), 1 FROM organisations";
+    for (statements, broken) in [
+        (
+            &[
+                "INSERT INTO legs (entry, number, account, amount_nano) SELECT MAX(id), 9, 'operator:funding', 1 FROM entries",
+            ][..],
+            &[EntriesAddUp][..],
+        ),
+        (
+            &["INSERT INTO entries (org, kind, reason, actor, at_ms) SELECT id, 'topup', '', '', 1 FROM organisations"],
+            &[EntriesAddUp],
+        ),
+        (
+            &["INSERT INTO entries (org, kind, reason, actor, at_ms) VALUES ('none', 'topup', '', '', 1)"],
+            &[EntriesAddUp, RowsBelong],
+        ),
+        (
+            &[
+                "INSERT INTO entries (id, org, kind, reason, actor, at_ms) SELECT 99, id, 'topup', '', '', 1 FROM organisations",
+                "INSERT INTO legs (entry, number, account, amount_nano) SELECT 99, 0, 'org:' || id || ':credits', 5 FROM organisations",
+                "INSERT INTO legs (entry, number, account, amount_nano) VALUES (99, 1, 'operator:funding', -5)",
+            ],
+            &[CreditsAreTheLimit],
+        ),
+        (&["INSERT INTO meta (name, content) VALUES ('booked_through', '9999999999999')"], &[ChargesAreBooked]),
+        (
+            &[
+                REFUND,
+                "INSERT INTO legs (entry, number, account, amount_nano) VALUES (99, 0, 'operator:refunds', -2001)",
+                "INSERT INTO legs (entry, number, account, amount_nano) VALUES (99, 1, 'operator:funding', 2001)",
+            ],
+            &[RefundsWithinCharges],
+        ),
+    ] {
+        assert_eq!(broken_after(statements).await, broken, "{statements:?}");
+    }
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ pub(super) async fn insert_amendments(
             if !new.remove(&(amendment.call.to_string(), i64::from(amendment.sequence))) {
                 continue;
             }
-            pending.sums.charge(&amendment.shares, amendment.org, amendment.charge.0);
+            pending.sums.amend(amendment);
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use super::calls::{Whose, sum_up};
 use super::sums::{Charged, Figures, Sums, Use, figure_columns};
 use super::thresholds::{self, Crossing};
 use crate::store::engine::On;
-use crate::store::{Connection, Engine, StoreError, leases, nodes};
+use crate::store::{Connection, Engine, StoreError, credits, leases, nodes};
 use filters::id::KeyId;
 use filters::ports::Share;
 use filters::time::EpochMs;
@@ -113,6 +113,7 @@ impl Pending {
         for chunk in chunks(&sums.last_uses()) {
             put_last_uses(connection, chunk).await?;
         }
+        credits::mark_late(connection, &self.node, sums.hours_touched(), now).await?;
         self.merged_through = self.last_seq;
         self.since = None;
         Ok(crossings)
@@ -131,7 +132,7 @@ pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
 
 /// Adds a column to what is there. Stops at the largest number, as `NanoUsd` does: an absurd figure of a provider must not stop
 /// the shipper for good.
-fn push_addition(query: &mut QueryBuilder<Engine>, table: &str, column: &str) {
+pub(in crate::store) fn push_addition(query: &mut QueryBuilder<Engine>, table: &str, column: &str) {
     query.push(format_args!(
         "{column} = CASE WHEN excluded.{column} > 0 AND {table}.{column} > 9223372036854775807 - excluded.{column} \
          THEN 9223372036854775807 ELSE {table}.{column} + excluded.{column} END"

@@ -3,9 +3,9 @@
 use super::calls::KIND_COLUMNS;
 use super::signed;
 use filters::id::{KeyId, OrgId};
-use filters::ports::{Intent, Share, Terminal};
+use filters::ports::{Amendment, Intent, Share, Terminal};
 use filters::time::EpochMs;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -28,6 +28,11 @@ pub(in crate::store) fn figure_columns() -> impl Iterator<Item = &'static str> {
 pub(in crate::store) struct Figures(pub(in crate::store) [i64; FIGURES]);
 
 impl Figures {
+    /// What was charged.
+    pub(in crate::store) fn charge(&self) -> i64 {
+        self.0[FIGURES - 1]
+    }
+
     /// Adds others. Stops at the largest number, as `NanoUsd` does.
     pub(in crate::store) fn add(&mut self, others: &Self) {
         for (figure, other) in self.0.iter_mut().zip(others.0) {
@@ -91,12 +96,14 @@ impl<'a> Entry<'a> {
 pub(super) struct Sums {
     charged: HashMap<Share, Charged>,
     used: HashMap<Use, Used>,
+    /// The hours in which usage came after its call's end.
+    amended: BTreeSet<EpochMs>,
 }
 
 impl Sums {
     /// Adds a call.
     pub(super) fn add(&mut self, call: &Entry<'_>) {
-        self.charge(call.shares, call.org, call.figures.0[FIGURES - 1]);
+        self.charge(call.shares, call.org, call.figures.charge());
         let from = beginning(call.started, HOUR_MS);
         let used = self.used.entry(Use { from, key: call.key, model: Arc::clone(call.model) });
         let used = used.or_insert(Used { figures: Figures::default(), last: call.started });
@@ -105,11 +112,22 @@ impl Sums {
     }
 
     /// Adds a charge to each of its shares.
-    pub(super) fn charge(&mut self, shares: &[Share], org: OrgId, amount: i64) {
+    fn charge(&mut self, shares: &[Share], org: OrgId, amount: i64) {
         for share in shares {
             let charged = self.charged.entry(*share).or_insert(Charged { org, amount: 0 });
             charged.amount = charged.amount.saturating_add(amount);
         }
+    }
+
+    /// Adds what came after a call's end.
+    pub(super) fn amend(&mut self, amendment: &Amendment) {
+        self.charge(&amendment.shares, amendment.org, amendment.charge.0);
+        self.amended.insert(hour_of(amendment.at));
+    }
+
+    /// The hours that something was added to.
+    pub(super) fn hours_touched(&self) -> impl Iterator<Item = EpochMs> {
+        self.used.keys().map(|using| using.from).chain(self.amended.iter().copied())
     }
 
     /// How many sums there are.
