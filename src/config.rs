@@ -237,6 +237,10 @@ pub struct Ledger {
     pub pending_sums_max: usize,
     /// How long free and refused requests are kept.
     pub requests_keep_days: u64,
+    /// How long calls are kept one by one; 0: for ever.
+    pub calls_keep_days: u64,
+    /// How long it is kept what was spent in windows that are past.
+    pub windows_keep_days: u64,
 }
 
 /// At which point a test has this process die.

@@ -146,7 +146,9 @@ fn row(code: Code) -> (u16, ErrorType, Retry) {
         | Code::KeyArchived
         | Code::KeyDisabled
         | Code::OrganisationSuspended => (401, ErrorType::Authentication, Retry::Unsaid),
-        Code::InsufficientCredits | Code::SpendLimitReached => (402, ErrorType::InsufficientCredits, Retry::Never),
+        Code::InsufficientCredits | Code::SpendLimitReached | Code::MaxCreditsExceeded => {
+            (402, ErrorType::InsufficientCredits, Retry::Never)
+        }
         Code::CreditsReserved => (402, ErrorType::InsufficientCredits, Retry::Transient(CREDITS_RESERVED_RETRY_MS)),
         Code::RouteScopeDenied | Code::ModelNotAllowed | Code::ProviderNotAllowed => {
             (403, ErrorType::Permission, Retry::Unsaid)
@@ -464,6 +466,7 @@ mod tests {
             (Code::ShuttingDown, 503, "api_error"),
             (Code::CostUnbounded, 422, "invalid_request_error"),
             (Code::RouteUnmetered, 422, "invalid_request_error"),
+            (Code::MaxCreditsExceeded, 402, "insufficient_credits"),
         ];
         assert_eq!(table.map(|(code, ..)| code), Code::ALL);
         for (code, expected_status, expected_type) in table {

@@ -10,6 +10,7 @@ mod client_address;
 mod control;
 mod dial;
 mod door;
+mod estimate;
 mod headers;
 mod health;
 mod idle;
@@ -222,7 +223,8 @@ impl Gateway {
         let body = receive::body(session, &runtime.limits, &self.activity).await?;
         let content_type = receive::content_type(session.req_header())?;
         // What is moved from stage to stage and kept by each of their futures is to be small.
-        let head = Box::new(request_head::read(body.bytes(), content_type, authenticated.target())?);
+        let mut head = Box::new(request_head::read(body.bytes(), content_type, authenticated.target())?);
+        head.hold_to_budget(runtime.credit_unit)?;
         let admitted = self.admit(runtime, authenticated, head, report).await?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
     }

@@ -54,6 +54,7 @@ pub(crate) struct Taken {
 pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Result<Taken, Denied> {
     let Candidature { key, head, model, choices } = call;
     let need = reserve::need(head, model, choices, &admission.allowances);
+    hold_to_budget(&call, &need, admission.now)?;
     let mut take = Take { model: &model.id, estimate: need.estimate, bound: need.bound, tokens: need.tokens };
     let (mut asks_left, mut output_limit) = (ASKS_MAX, None);
     let mut sharing = Sharing { rates: admission.rates, asks_left: ASKS_MAX };
@@ -89,6 +90,22 @@ pub(crate) async fn take(call: Candidature<'_>, admission: &Admission<'_>) -> Re
     };
     let reserved = reservation.least().unwrap_or(take.estimate);
     Ok(Taken { reservation, need, reserved, output_limit })
+}
+
+/// Whether a strict limit of money counts a model's calls.
+pub(crate) fn is_strict(key: &Key, model: &Model, now: EpochMs) -> bool {
+    key.chain.strict_remaining(&model.id, now).is_some()
+}
+
+/// Refuses a call for which more would be set aside than the client lets it cost.
+fn hold_to_budget(call: &Candidature<'_>, need: &Need, now: EpochMs) -> Result<(), Denied> {
+    let Some(max) = call.head.cost_max else { return Ok(()) };
+    let cost = if is_strict(call.key, call.model, now) { need.bound } else { Some(need.estimate) };
+    match cost {
+        Some(estimate) if estimate > max => Err(Denied::MaxCreditsExceeded { estimate, max }),
+        Some(_) => Ok(()),
+        None => Err(Denied::CostUnbounded),
+    }
 }
 
 /// Counts a request that calls no model and costs nothing against the rates of requests.

@@ -46,11 +46,12 @@ pub enum Code {
     ShuttingDown,
     CostUnbounded,
     RouteUnmetered,
+    MaxCreditsExceeded,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidRequest,
         Self::AmbiguousCredentials,
         Self::DuplicateField,
@@ -84,6 +85,7 @@ impl Code {
         Self::ShuttingDown,
         Self::CostUnbounded,
         Self::RouteUnmetered,
+        Self::MaxCreditsExceeded,
     ];
 
     /// The code as clients read it.
@@ -101,6 +103,7 @@ impl Code {
             Self::OrganisationSuspended => "organisation_suspended",
             Self::InsufficientCredits => "insufficient_credits",
             Self::SpendLimitReached => "spend_limit_reached",
+            Self::MaxCreditsExceeded => "max_credits_exceeded",
             Self::CreditsReserved => "credits_reserved",
             Self::RouteScopeDenied => "route_scope_denied",
             Self::ModelNotAllowed => "model_not_allowed",
@@ -216,6 +219,10 @@ pub enum Denied {
         "Nothing bounds what this call may cost, and a strict limit holds. Name `max_tokens`, set `max_uses` of tools that the provider runs or remove them, or use a key without strict limits."
     )]
     CostUnbounded,
+    #[error(
+        "The call is estimated at {estimate} dollars, more than the {max} that it may cost by its own word. Raise `max_credits` or `max_cost_usd`, or ask for less."
+    )]
+    MaxCreditsExceeded { estimate: NanoUsd, max: NanoUsd },
     #[error("This route spends without saying so in its answers, so it can't be metered. Use another route.")]
     RouteUnmetered,
 }
@@ -246,6 +253,7 @@ impl Denied {
             Self::OrganisationSuspended => Code::OrganisationSuspended,
             Self::InsufficientCredits { .. } => Code::InsufficientCredits,
             Self::SpendLimitReached { .. } => Code::SpendLimitReached,
+            Self::MaxCreditsExceeded { .. } => Code::MaxCreditsExceeded,
             Self::CreditsReserved { .. } => Code::CreditsReserved,
             Self::RouteScopeDenied { .. } => Code::RouteScopeDenied,
             Self::ModelNotAllowed(_) => Code::ModelNotAllowed,
@@ -302,6 +310,7 @@ impl Denied {
             | Self::UnsupportedEncoding
             | Self::HeadersTooLarge { .. }
             | Self::ModelUnpriced(_)
+            | Self::MaxCreditsExceeded { .. }
             | Self::CostUnbounded
             | Self::RouteUnmetered
             | Self::UpstreamFailed
@@ -322,6 +331,7 @@ impl Denied {
             Code::SpendLimitReached => Some("raise_limit"),
             Code::CreditsReserved | Code::ConcurrencyExceeded | Code::RateLimitExceeded => Some("wait"),
             Code::CostUnbounded => Some("bound_the_cost"),
+            Code::MaxCreditsExceeded => Some("raise_max_cost"),
             Code::InvalidRequest
             | Code::AmbiguousCredentials
             | Code::DuplicateField

@@ -16,6 +16,7 @@ mod authenticate;
 pub mod catalogue;
 pub mod denied;
 pub mod dialect;
+pub mod estimate;
 pub mod event_stream;
 mod growth;
 pub mod id;

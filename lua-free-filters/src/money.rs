@@ -50,43 +50,99 @@ impl FromStr for NanoUsd {
 
     /// Reads decimal dollars: `5`, `0.15`, `-2.5`. No exponent, no separator, no sign but a leading minus.
     fn from_str(text: &str) -> Result<Self, MoneyError> {
-        let (negative, digits) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-        let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !all_digits(whole) || !all_digits(fraction) {
-            return Err(MoneyError::NotDecimal);
-        }
-        let significant = fraction.trim_end_matches('0');
-        if significant.len() > 9 {
+        i64::try_from(billionths(text)?).map(Self).map_err(|_| MoneyError::TooLarge)
+    }
+}
+
+/// Reads a decimal number in billionths.
+fn billionths(text: &str) -> Result<i128, MoneyError> {
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(fraction) {
+        return Err(MoneyError::NotDecimal);
+    }
+    let significant = fraction.trim_end_matches('0');
+    if significant.len() > 9 {
+        return Err(MoneyError::TooFine);
+    }
+    let whole: i64 = whole.parse().map_err(|_| MoneyError::TooLarge)?;
+    let nanos: i64 = format!("{significant:0<9}").parse().map_err(|_| MoneyError::NotDecimal)?;
+    let total = i128::from(whole) * i128::from(NANOS_PER_USD) + i128::from(nanos);
+    Ok(if negative { -total } else { total })
+}
+
+/// Writes billionths as a decimal number with as many digits as needed and no more.
+fn write_billionths(formatter: &mut fmt::Formatter<'_>, amount: i128) -> fmt::Result {
+    let sign = if amount < 0 { "-" } else { "" };
+    let (magnitude, one) = (amount.unsigned_abs(), u128::from(NANOS_PER_USD.unsigned_abs()));
+    let whole = magnitude / one;
+    let (mut fraction, mut digits) = (magnitude % one, 9);
+    if fraction == 0 {
+        return write!(formatter, "{sign}{whole}");
+    }
+    while fraction.is_multiple_of(10) {
+        (fraction, digits) = (fraction / 10, digits - 1);
+    }
+    write!(formatter, "{sign}{whole}.{fraction:0digits$}")
+}
+
+/// What a credit is worth, for those who count in credits rather than in dollars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CreditUnit {
+    /// In nano-USD.
+    nanos: i128,
+}
+
+impl CreditUnit {
+    /// The most that a credit may be worth: a million dollars.
+    pub const MICROS_MAX: u64 = 1_000_000_000_000;
+
+    /// A credit of so many millionths of a dollar; none if it were worth nothing, or more than [`Self::MICROS_MAX`].
+    #[must_use]
+    pub fn of_micros(micros: u64) -> Option<Self> {
+        (1..=Self::MICROS_MAX).contains(&micros).then(|| Self { nanos: i128::from(micros) * 1_000 })
+    }
+
+    /// In millionths of a dollar.
+    #[must_use]
+    pub fn micros(self) -> u64 {
+        u64::try_from(self.nanos / 1_000).unwrap_or(Self::MICROS_MAX)
+    }
+
+    /// An amount in credits, down to a billionth of one.
+    #[must_use]
+    pub fn credits(self, amount: NanoUsd) -> Credits {
+        Credits(i128::from(amount.0) * i128::from(NANOS_PER_USD) / self.nanos)
+    }
+
+    /// What a decimal number of credits is worth; it must be whole nano-dollars.
+    pub fn amount(self, credits: &str) -> Result<NanoUsd, MoneyError> {
+        let product = billionths(credits)?.checked_mul(self.nanos).ok_or(MoneyError::TooLarge)?;
+        if product % i128::from(NANOS_PER_USD) != 0 {
             return Err(MoneyError::TooFine);
         }
-        let whole: i64 = whole.parse().map_err(|_| MoneyError::TooLarge)?;
-        let nanos: i64 = format!("{significant:0<9}").parse().map_err(|_| MoneyError::NotDecimal)?;
-        let total = whole
-            .checked_mul(NANOS_PER_USD)
-            .and_then(|amount| amount.checked_add(nanos))
-            .ok_or(MoneyError::TooLarge)?;
-        Ok(Self(if negative { -total } else { total }))
+        i64::try_from(product / i128::from(NANOS_PER_USD)).map(NanoUsd).map_err(|_| MoneyError::TooLarge)
+    }
+}
+
+/// An amount in billionths of a credit. Prints as a decimal number of credits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credits(i128);
+
+impl fmt::Display for Credits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_billionths(formatter, self.0)
     }
 }
 
 impl fmt::Display for NanoUsd {
     /// Dollars with as many digits as needed and no more: `0.000123456`, `12.5`, `3`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = if self.0 < 0 { "-" } else { "" };
-        let magnitude = self.0.unsigned_abs();
-        let whole = magnitude / NANOS_PER_USD.unsigned_abs();
-        let (mut fraction, mut digits) = (magnitude % NANOS_PER_USD.unsigned_abs(), 9);
-        if fraction == 0 {
-            return write!(formatter, "{sign}{whole}");
-        }
-        while fraction.is_multiple_of(10) {
-            (fraction, digits) = (fraction / 10, digits - 1);
-        }
-        write!(formatter, "{sign}{whole}.{fraction:0digits$}")
+        write_billionths(formatter, i128::from(self.0))
     }
 }
 
@@ -155,6 +211,25 @@ mod tests {
         }
         assert_eq!("0.0000000001".parse::<NanoUsd>(), Err(MoneyError::TooFine));
         assert_eq!("9999999999999".parse::<NanoUsd>(), Err(MoneyError::TooLarge));
+    }
+
+    #[test]
+    fn credits_are_dollars_by_another_measure() {
+        let cents = CreditUnit::of_micros(10_000).expect("a unit");
+        assert_eq!(cents.credits(NanoUsd(2_500_000_001)).to_string(), "250.0000001");
+        assert_eq!(cents.credits(NanoUsd(-5_000_000)).to_string(), "-0.5");
+        assert_eq!(cents.amount("250"), Ok(NanoUsd(2_500_000_000)));
+        assert_eq!(cents.amount("0.00000001"), Err(MoneyError::TooFine));
+        assert_eq!(cents.amount("many"), Err(MoneyError::NotDecimal));
+        let thirds = CreditUnit::of_micros(3).expect("a unit");
+        assert_eq!(thirds.credits(NanoUsd(10_000)).to_string(), "3.333333333");
+        assert_eq!(thirds.credits(NanoUsd::MAX).to_string(), "3074457345618258.602333333");
+        let dear = CreditUnit::of_micros(CreditUnit::MICROS_MAX).expect("a unit");
+        assert_eq!(
+            (dear.amount("9223372036854775807"), dear.micros()),
+            (Err(MoneyError::TooLarge), CreditUnit::MICROS_MAX)
+        );
+        assert_eq!([0, CreditUnit::MICROS_MAX + 1].map(CreditUnit::of_micros), [None; 2]);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! The gateway must read what the provider will read: a field that stands twice is refused, whichever of the two a
 //! provider would believe.
 
+mod budget;
 mod form;
 mod member;
 mod rewrite;
@@ -17,9 +18,11 @@ pub use weight::{TOKENS_PER_ATTACHMENT, TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, 
 
 use crate::denied::Denied;
 use crate::dialect::Dialect;
+use crate::money::NanoUsd;
 use crate::objects::{REFERENCES_MAX, Reference};
 use crate::price::{Picture, Tier};
 use crate::route::{Route, Target};
+use budget::Budget;
 use form::Form;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -56,6 +59,9 @@ pub struct RequestHead {
     pub in_background: bool,
     /// The stored objects that the request names.
     pub references: Vec<Reference>,
+    /// The most that the client lets the call cost. See [`RequestHead::hold_to_budget`].
+    pub cost_max: Option<NanoUsd>,
+    budget: Option<Box<Budget>>,
     model_at: Option<Range<usize>>,
     settings_at: Option<Range<usize>>,
     stream_options_at: Option<Range<usize>>,
@@ -87,6 +93,8 @@ impl RequestHead {
             weight,
             in_background: false,
             references: Vec::new(),
+            cost_max: None,
+            budget: None,
             model_at: None,
             settings_at: None,
             stream_options_at: None,
@@ -169,6 +177,8 @@ struct Fields<'a> {
     limits: [Option<Option<u64>>; LIMITS.len()],
     settings: Option<&'a RawValue>,
     background: Option<bool>,
+    max_credits: Option<&'a RawValue>,
+    max_cost_usd: Option<&'a RawValue>,
     names_others: bool,
     n: Option<Option<u64>>,
     best_of: Option<Option<u64>>,
@@ -208,6 +218,7 @@ impl Fields<'_> {
             picture: Picture { size: named(self.size), quality: named(self.quality) },
             in_background: self.background.unwrap_or(false),
             references: references.into_found(),
+            budget: Budget::read(body, self.max_credits, self.max_cost_usd)?,
             model_at: self.model.map(|raw| place(body, raw)),
             settings_at: self.settings.map(|raw| place(body, raw)),
             stream_options_at: self.stream_options.map(|options| place(body, options)),
@@ -293,6 +304,8 @@ impl<'a> Visitor<'a> for HeadSeed<'_> {
                 "n" => once(&mut fields.n, members.next_value()?),
                 "size" if self.dialect == Dialect::OpenaiImages => once(&mut fields.size, members.next_value()?),
                 "quality" if self.dialect == Dialect::OpenaiImages => once(&mut fields.quality, members.next_value()?),
+                "max_credits" => once(&mut fields.max_credits, members.next_value()?),
+                "max_cost_usd" => once(&mut fields.max_cost_usd, members.next_value()?),
                 "best_of" => once(&mut fields.best_of, members.next_value()?),
                 "service_tier" => {
                     let tier = members.next_value::<Option<Text<'a>>>()?;
@@ -313,7 +326,7 @@ impl<'a> Visitor<'a> for HeadSeed<'_> {
 }
 
 /// The fields that may stand once only.
-const GOVERNED: [&str; 12] = [
+const GOVERNED: [&str; 14] = [
     "model",
     "stream",
     "stream_options",
@@ -326,6 +339,8 @@ const GOVERNED: [&str; 12] = [
     "generationConfig",
     "generation_config",
     "inferenceConfig",
+    "max_credits",
+    "max_cost_usd",
 ];
 
 /// The names of output limits in all dialects; each may stand once only.

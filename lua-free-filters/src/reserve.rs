@@ -89,6 +89,20 @@ pub fn need(head: &RequestHead, model: &Model, choices: &[Choice], allowances: &
     }
 }
 
+/// What so many tokens cost at the dearest of the choices, beside what else the request asks for.
+pub(crate) fn cost_of_tokens(
+    head: &RequestHead,
+    model: &Model,
+    choices: &[Choice],
+    (input, output): (u64, u64),
+) -> NanoUsd {
+    let costs = choices.iter().map(|choice| {
+        let likely = choice.price.price.likely(input, &possible(head, model, &model.candidates[choice.index]));
+        likely.cost(input, output, &Usage::default())
+    });
+    costs.max().unwrap_or(NanoUsd::ZERO)
+}
+
 /// The largest output limit, never above the request's own, with which the call can't cost more than `available`. None if
 /// it would be so small that the answer is worthless or refused: below `clamp_output_tokens_min`, the provider's minimum
 /// or the thinking that is asked for; or if nothing bounds the rest of the cost.

@@ -54,6 +54,7 @@ pub enum Route {
     Unmetered,
     Realtime,
     Control,
+    CreditsEstimate,
 }
 
 /// What is done with a request of a route.
@@ -142,7 +143,7 @@ use Root::{Bare, V1, V1Anthropic, V1beta, V2};
 
 /// Every route, in the order of their numbers.
 #[rustfmt::skip]
-static TABLE: [Row; 42] = [
+static TABLE: [Row; 43] = [
     row(Route::ChatCompletions, "chat_completions", POST, (V1, "/chat/completions")),
     row(Route::Messages, "messages", POST, (V1, "/messages")).speaks(Dialect::Anthropic),
     row(Route::Models, "models", GET, (V1, "/models")).handled(Inspect),
@@ -185,6 +186,7 @@ static TABLE: [Row; 42] = [
     row(Route::Unmetered, "unmetered", ANY, (V1, "/**")).handled(Unmetered),
     row(Route::Realtime, "realtime", GET, (V1, "/realtime")).speaks(Dialect::OpenaiRealtime).handled(Session),
     row(Route::Control, "control", CHANGES, (Bare, "/**")).handled(Control),
+    row(Route::CreditsEstimate, "credits_estimate", POST, (V1, "/credits/estimate")).handled(Inspect),
 ];
 
 impl Row {
@@ -208,8 +210,8 @@ impl Row {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 42] = {
-        let mut all = [Self::ChatCompletions; 42];
+    pub const ALL: [Self; 43] = {
+        let mut all = [Self::ChatCompletions; 43];
         let mut place = 0;
         while place < all.len() {
             all[place] = TABLE[place].route;

@@ -4,6 +4,7 @@ use super::gateway::read_listener;
 use super::place::Section;
 use super::providers::read_secret;
 use super::sources::{NoSecret, Secret, Sources};
+use filters::money::CreditUnit;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct Control {
     pub request_timeout: Duration,
     /// Most requests at once.
     pub requests_max: usize,
+    /// What a credit is worth, for those who count in credits.
+    pub credit_unit: Option<CreditUnit>,
 }
 
 pub(super) fn read_control(section: &Section<'_>, sources: &Sources<'_>) -> Control {
@@ -29,6 +32,7 @@ pub(super) fn read_control(section: &Section<'_>, sources: &Sources<'_>) -> Cont
         operator_token: read_operator_token(section, sources),
         request_timeout: section.milliseconds("request_timeout_ms", 100..=600_000, 30_000),
         requests_max: section.size("requests_max", 1..=100_000, 256),
+        credit_unit: CreditUnit::of_micros(section.number("credit_micros", 0..=CreditUnit::MICROS_MAX, 0)),
     }
 }
 

@@ -126,7 +126,18 @@ pub(super) fn read_ledger(section: &Section<'_>) -> Ledger {
         merge_ms: section.number("merge_ms", 0..=10 * 60 * SECOND_MS, 60 * SECOND_MS),
         pending_sums_max: section.size("pending_sums_max", 0..=10_000_000, 500_000),
         requests_keep_days: section.number("requests_keep_days", 0..=3_660, 7),
+        calls_keep_days: read_calls_keep_days(section),
+        windows_keep_days: section.number("windows_keep_days", 62..=36_600, 100),
     }
+}
+
+/// Less than a week is refused: so long the journal may bring calls again, or what belongs to them.
+fn read_calls_keep_days(section: &Section<'_>) -> u64 {
+    let days = section.number("calls_keep_days", 0..=36_600, 0);
+    if (1..7).contains(&days) {
+        section.report("calls_keep_days", "must be at least 7, or 0 to keep calls for ever");
+    }
+    days
 }
 
 pub(super) fn read_quotas(section: &Section<'_>) -> Quotas {

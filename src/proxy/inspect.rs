@@ -1,13 +1,13 @@
 //! What a key may know of itself: its limits and spend, and the models that it may use.
 //!
-//! Answered here, from memory. `key_view.rs` is the key's own answer, `models.rs` the models in each protocol's words.
+//! Answered here, from memory. `key_view.rs` is the key's own answer, `estimate.rs` what a call would set aside, `models.rs` the models in each protocol's words.
 
 use super::answer::whole_answer;
 use super::answer_head::{AnswerHead, BodyLength};
 use super::key_view::{self, KeyView};
-use super::models;
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
+use super::{estimate, models};
 use bytes::Bytes;
 use filters::denied::Denied;
 use filters::dialect::Protocol;
@@ -33,7 +33,9 @@ pub(super) async fn answer(
         (false, true) => Protocol::Gemini,
         (false, false) => target.route.protocol(),
     };
-    let body = if target.route == Route::Key {
+    let body = if target.route == Route::CreditsEstimate {
+        estimate::answer(gateway, runtime, session, key, report.started).await?
+    } else if target.route == Route::Key {
         key_view::refresh(key, gateway, report.started).await;
         serde_json::to_vec(&KeyView::of(key, report.started)).map_err(|_| Denied::StoreUnavailable)?
     } else {

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use filters::catalogue::{Catalogue, Model};
 use filters::dialect::Protocol;
 use filters::key::{Key, allows};
+use filters::money::CreditUnit;
 use filters::objects::SharedObjects;
 use filters::pipeline::Admitted;
 use filters::reserve::Allowances;
@@ -36,6 +37,8 @@ pub struct Runtime {
     pub key_prefix: String,
     /// How many output tokens are set aside, and left by a clamp.
     pub allowances: Allowances,
+    /// What a credit is worth, for those who count in credits.
+    pub credit_unit: Option<CreditUnit>,
     /// Whether each call has a line in the log.
     pub log_calls: bool,
     /// Origins that browsers may call from.
@@ -78,6 +81,7 @@ impl Runtime {
                 output_tokens_max: config.quotas.reserve_output_tokens_max,
                 clamp_output_tokens_min: config.quotas.clamp_output_tokens_min,
             },
+            credit_unit: config.control.credit_unit,
             log_calls: config.log.calls,
             cors_origins: config.gateway.cors_origins.clone(),
             trusted_proxies: config.gateway.trusted_proxies.clone(),

@@ -1,6 +1,7 @@
 //! What calls cost, and that nobody spends past a limit, however many ask at once.
 
 mod account;
+mod budget;
 
 pub(crate) use account::{
     Account, CACHE_READ_NANO, INPUT_NANO, OUTPUT_NANO, Storm, cost, cost_of, count, counting, dollars, meddle, nano,

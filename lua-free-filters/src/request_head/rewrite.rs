@@ -57,7 +57,9 @@ impl RequestHead {
                 None => self.limit_edits(body, limit, field),
             });
         }
-        edits.sort_by_key(|(at, _)| at.start);
+        edits.extend(self.budget.as_ref().map(|budget| (budget.member(body), String::new())));
+        // What is inserted where another edit begins stands before it.
+        edits.sort_by_key(|(at, _)| (at.start, at.end));
         splice(body, &edits)
     }
 

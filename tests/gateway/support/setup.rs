@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) key: Vec<String>,
     gateway: Vec<String>,
+    control: Vec<String>,
     limits: Vec<String>,
     /// Lines of `[store]`, for those who write the others.
     pub(super) store: Vec<String>,
@@ -216,6 +217,13 @@ impl Setup {
         self
     }
 
+    /// Adds a line to `[control]`.
+    #[must_use]
+    pub(crate) fn control(mut self, line: &str) -> Self {
+        self.control.push(line.to_owned());
+        self
+    }
+
     /// A line of `[gateway.limits]`.
     #[must_use]
     pub(crate) fn limit(mut self, line: &str) -> Self {
@@ -266,7 +274,8 @@ impl Setup {
         if let Some(files) = &self.tls {
             let _ = writeln!(text, "[gateway.tls]\nlisten = ['{tls}']\n{files}");
         }
-        let _ = writeln!(text, "[control]\nlisten = '{control}'\n[metrics]\nlisten = '{metrics}'");
+        let more = self.control.join("\n");
+        let _ = writeln!(text, "[control]\nlisten = '{control}'\n{more}\n[metrics]\nlisten = '{metrics}'");
         text.push_str("[catalogue]\nfile = 'models.toml'\n");
         if !self.sections.iter().any(|section| section.starts_with("[log]")) {
             text.push_str("[log]\nformat = 'text'\n");
