@@ -247,6 +247,7 @@ impl Parts {
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
         BACKGROUND.spawn(async move { keys.run(stopping).await });
+        BACKGROUND.spawn(books::bookkeeper(&self.store, &config).run(self.stopping.subscribe()));
         if let Some(rates) = self.rates.clone() {
             let stopping = self.stopping.subscribe();
             BACKGROUND.spawn(async move { rates.run(stopping).await });

@@ -3,14 +3,19 @@
 //! - `table.rs`: every URL with its handler; `access.rs` who may ask for it; `document.rs` what `/openapi.json` says of it
 //! - `caller.rs`: who asks; handlers do nothing but through a `Permitted`
 //! - `input.rs`, `page.rs`: what comes in, and lists that go out
-//! - one file a noun: `operators.rs` …
+//! - `money.rs`: amounts in requests and answers
+//! - one file a noun: `operators.rs`, `credits.rs`, `statements.rs`, `retention.rs` …
 
 pub mod access;
 pub mod caller;
+pub mod credits;
 mod document;
 pub mod input;
+pub mod money;
 pub mod operators;
 pub mod page;
+pub mod retention;
+pub mod statements;
 mod table;
 
 use crate::error::{Refusal, Shape};
@@ -27,6 +32,7 @@ use axum::routing::get;
 pub use caller::Origin;
 use filters::denied::Denied;
 use filters::id::{CallId, bits};
+use filters::money::CreditUnit;
 use filters::time::EpochMs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -51,6 +57,8 @@ pub struct Settings {
     pub key_prefix: String,
     /// How refusals look.
     pub shape: Shape,
+    /// What a credit is worth, for those who count in credits.
+    pub credit_unit: Option<CreditUnit>,
     /// How long a request may take.
     pub request_timeout: Duration,
 }

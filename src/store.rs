@@ -13,6 +13,8 @@
 //! - `recall.rs`: keys that other nodes have read lately
 //! - `redis.rs`: what nodes share beside the books, and may lose
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
+//! - `credits.rs`: what organisations have paid in, were given and were charged; `statements.rs` tells it by month
+//! - `retention.rs`: lets old rows go, and keeps their sums; `bookkeeper.rs` does by time what nobody asks for
 //! - `objects.rs`: whose the objects are that providers store
 //! - `idempotency.rs`: requests that are carried out once, however often they are sent
 //! - `requests.rs`: notes of requests that cost nothing
@@ -23,7 +25,9 @@
 
 pub mod audit;
 pub mod backup;
+pub mod bookkeeper;
 mod changes;
+pub mod credits;
 mod engine;
 #[cfg(test)]
 mod fixture;
@@ -51,8 +55,10 @@ pub mod redis;
 mod refresh;
 pub mod reprice;
 pub mod requests;
+pub mod retention;
 pub mod sessions;
 pub mod sign_in;
+pub mod statements;
 pub mod trail;
 pub mod usage;
 pub mod users;

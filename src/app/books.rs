@@ -4,11 +4,13 @@ use crate::clock;
 use crate::config::{Config, ErrorShape, Secret};
 use crate::control::{Control, Settings};
 use crate::error::Shape;
+use crate::store::bookkeeper::Bookkeeper;
 use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::ledger::LedgerSettings;
 use crate::store::redis::Redis;
 use crate::store::redis::rates::SharedRates;
+use crate::store::retention::RetentionSettings;
 use crate::store::{Store, StoreError};
 use filters::id::PriceId;
 use filters::price::Price;
@@ -59,6 +61,7 @@ pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<C
             ErrorShape::Gateway => Shape::Gateway,
             ErrorShape::Numeric => Shape::Numeric,
         },
+        credit_unit: config.control.credit_unit,
         request_timeout: config.control.request_timeout,
     };
     let room = Semaphore::new(config.control.requests_max);
@@ -106,6 +109,15 @@ pub(super) fn journal_settings(config: &Config) -> journal::Settings {
 
 pub(super) fn ledger_settings(config: &Config) -> LedgerSettings {
     LedgerSettings { merge_ms: config.ledger.merge_ms, pending_sums_max: config.ledger.pending_sums_max }
+}
+
+/// Keeps the books by time until shutdown.
+pub(super) fn bookkeeper(store: &Store, config: &Config) -> Bookkeeper {
+    let settings = RetentionSettings {
+        calls_keep_days: config.ledger.calls_keep_days,
+        windows_keep_days: config.ledger.windows_keep_days,
+    };
+    Bookkeeper::new(store.clone(), settings)
 }
 
 pub(super) async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! `tollgate org`: organisations and their credits.
 
+use super::credits::{self, CreditsCommand};
 use super::limit::{self, LimitLine, NarrowedLimits};
 use super::moment::date;
 use super::print::{Printer, or_dash};
@@ -64,6 +65,8 @@ pub enum OrgCommand {
         #[command(flatten)]
         place: Place,
     },
+    #[command(flatten)]
+    Credits(CreditsCommand),
 }
 
 #[derive(Serialize)]
@@ -96,8 +99,9 @@ impl From<&OrganisationRecord> for OrgLine {
 }
 
 pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
-    let Surroundings { now, out, .. } = surroundings;
+    let Surroundings { now, out } = surroundings;
     match command {
+        OrgCommand::Credits(command) => credits::run(command, Surroundings { now, out }).await?,
         OrgCommand::Create { name, limits, place } => {
             let limits = limits.of_new(now)?;
             let store = place.create_store().await?;

@@ -177,6 +177,14 @@ pub const TABLE: &[Row] = &[
     (Method::GET, "/api/operators", Access::Operator),
     (Method::POST, "/api/operators", Access::Operator),
     (Method::DELETE, "/api/operators/{operator}", Access::Operator),
+    (Method::GET, "/api/orgs/{org}/credits", Access::Org(Permission::MoneyRead)),
+    (Method::GET, "/api/orgs/{org}/credits/entries", Access::Org(Permission::MoneyRead)),
+    (Method::POST, "/api/orgs/{org}/credits/topups", Access::Operator),
+    (Method::POST, "/api/orgs/{org}/credits/adjustments", Access::Operator),
+    (Method::POST, "/api/orgs/{org}/credits/refunds", Access::Operator),
+    (Method::GET, "/api/orgs/{org}/statements/{month}", Access::Org(Permission::MoneyRead)),
+    (Method::GET, "/api/orgs/{org}/retention", Access::Org(Permission::OrgRead)),
+    (Method::PUT, "/api/orgs/{org}/retention", Access::Operator),
 ];
 
 /// What a route asks; none: it has no row, and is refused.

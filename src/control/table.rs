@@ -1,6 +1,6 @@
 //! The one table with every URL of the control plane.
 
-use super::{Control, caller, document, operators};
+use super::{Control, caller, credits, document, operators, retention, statements};
 use crate::error::{Refusal, RefusalCode};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -13,7 +13,16 @@ use utoipa_axum::routes;
 
 /// Every route with its handler. What each asks of its caller is in `access::TABLE`.
 fn routes() -> OpenApiRouter<Arc<Control>> {
-    OpenApiRouter::default().routes(routes!(operators::list, operators::create)).routes(routes!(operators::revoke))
+    OpenApiRouter::default()
+        .routes(routes!(operators::list, operators::create))
+        .routes(routes!(operators::revoke))
+        .routes(routes!(credits::show))
+        .routes(routes!(credits::entries))
+        .routes(routes!(credits::top_up))
+        .routes(routes!(credits::adjust))
+        .routes(routes!(credits::refund))
+        .routes(routes!(statements::show))
+        .routes(routes!(retention::show, retention::set))
 }
 
 /// The router over them all.
