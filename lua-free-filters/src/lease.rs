@@ -147,8 +147,9 @@ pub struct Ask {
     pub terms: Terms,
     /// What it says of each lease that it holds; none if another ask of this transaction has said so before.
     pub held: Option<Vec<Holding>>,
-    /// Charges that no lease covers, because there was no limit when they were made.
-    pub uncovered: Option<Uncovered>,
+    /// What was charged, or is set aside, and no lease covers, because there was no limit at that moment; without what is on the
+    /// books. As long as this is asked, nothing of the node may come there.
+    pub uncovered: Option<i64>,
 }
 
 impl Ask {
@@ -215,15 +216,6 @@ pub fn asks<'a>(wants: impl Iterator<Item = &'a Want>, now: EpochMs) -> Vec<(Arc
     asks
 }
 
-/// Charges and reservations of a node that never had a lease, from before the quota had a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uncovered {
-    /// Charged since the node took the quota into memory, on the books or not, and set aside.
-    pub claimed: i64,
-    /// What the books said when it did.
-    pub booked_before: i64,
-}
-
 /// What the books say of a quota when the authority decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Standing {
@@ -272,8 +264,6 @@ pub struct Reply {
     pub spent: i64,
     /// This node's totals in the current period and in those that it named.
     pub leases: Vec<(EpochMs, Lease)>,
-    /// Of what was named as uncovered: what is on the books.
-    pub booked: i64,
     /// What was granted now.
     pub granted: i64,
     /// Whether there is nothing more to be had at present.
@@ -282,18 +272,15 @@ pub struct Reply {
     pub is_wanted: bool,
 }
 
-/// A node's totals after its ask was met, what it was granted, and [`Reply::booked`]. `before` is its row in the current period, `standing` what holds with all that
-/// the ask gives back.
-fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64, i64) {
+/// A node's totals after its ask was met, and what it was granted. `before` is its row in the current period, `standing` what
+/// holds with all that the ask gives back.
+fn decide(ask: &Ask, before: Lease, standing: Standing) -> (Lease, i64) {
     // What was charged without a lease is covered first, whether or not the limit has room for it: it has been spent.
-    let (cover, booked) = ask.uncovered.map_or((0, 0), |Uncovered { claimed, booked_before }| {
-        let booked = standing.spent.saturating_sub(booked_before).clamp(0, claimed.max(0));
-        (claimed.saturating_sub(booked).saturating_sub(before.outstanding()).max(0), booked)
-    });
+    let cover = ask.uncovered.map_or(0, |claimed| claimed.saturating_sub(before.outstanding()).max(0));
     let rest = Standing { leased: standing.leased.saturating_add(cover), ..standing };
     let slice = rest.grant(ask);
     let granted = before.granted.saturating_add(cover).saturating_add(slice);
-    (Lease { granted, ..before }, slice, booked)
+    (Lease { granted, ..before }, slice)
 }
 
 #[cfg(test)]
@@ -354,11 +341,9 @@ mod tests {
 
     #[test]
     fn what_was_charged_without_a_lease_is_covered_first() {
-        let uncovered = Uncovered { claimed: 57, booked_before: 10 };
-        let ask = Ask { uncovered: Some(uncovered), ..ask(1) };
-        // Of the 57, 30 have come on the books; so 27 are covered, and the rest of 100 − 40 granted.
+        let ask = Ask { uncovered: Some(27), ..ask(1) };
         let standing = Standing { limit: 100, spent: 40, leased: 0, nodes: 1 };
-        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 33, 30));
+        assert_eq!(decide(&ask, Lease::default(), standing), (Lease { granted: 60, ..Lease::default() }, 33));
         let passed = Standing { limit: 45, ..standing };
         assert_eq!(decide(&ask, Lease::default(), passed).0.granted, 27);
     }

@@ -73,11 +73,19 @@ struct Business {
     unused: Vec<QuotaId>,
 }
 
+impl Business {
+    /// Whether it is about what was charged without a limit.
+    fn covers(&self) -> bool {
+        self.asks.iter().any(|(_, ask)| ask.uncovered.is_some())
+    }
+}
+
 impl Leases {
     /// Enters the node among those that may ask, for the quotas in use. To be called when none of its calls is running and all
     /// are on the books.
     pub(super) async fn new(store: Store, node: &str, quotas: Arc<Mutex<LiveQuotas>>) -> Result<Self, StoreError> {
         nodes::enter(&store, node).await?;
+        store.tell_of_bookings(node, &quotas);
         let shared = Shared {
             store,
             node: node.to_owned(),
@@ -216,7 +224,13 @@ impl Shared {
     }
 
     async fn transact(&self, batch: &[Waiting]) -> Result<(), StoreError> {
-        let business = self.business_of(batch);
+        let mut business = self.business_of(batch);
+        let mut bookings = None;
+        if business.covers() {
+            // What is covered must not come on the books meanwhile: it would be there and set aside.
+            bookings = Some(self.store.database.in_time(self.store.hold_bookings(&self.node)).await?);
+            business = self.business_of(batch);
+        }
         let mut tries = 1;
         let replies = loop {
             let decided = self.store.database.in_time(self.decide(&business)).await;
@@ -227,6 +241,7 @@ impl Shared {
         for ((spend, ask), reply) in business.asks.iter().zip(&replies) {
             reply.iter().for_each(|reply| spend.apply(ask, reply));
         }
+        drop(bookings);
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //! - `prices.rs`: the prices that the rows name
 //! - `sums.rs`: what calls moved, added up in memory
 //! - `merge.rs`: how sums come on the books, and when; `tail.rs`: what is not among them yet
+//! - `tell.rs`: what the quotas in memory are told of it
 //! - `thresholds.rs`: events of quotas that are nearly spent
 
 mod attempts;
@@ -13,6 +14,7 @@ mod merge;
 mod prices;
 mod sums;
 mod tail;
+mod tell;
 mod thresholds;
 
 pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage, unit_columns};
@@ -20,11 +22,12 @@ pub(super) use merge::push_addition;
 pub(super) use prices::{Prices, read_price_id, read_prices};
 pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
 pub(super) use tail::Tail;
+pub(super) use tell::Booked;
 pub use thresholds::THRESHOLDS;
 
 use super::engine::{On, is_worth_another_try};
 use super::journal::{Checkpoint, Ledger, LedgerError, Merge, Shipment};
-use super::{Connection, Store, StoreError, objects};
+use super::{Connection, Store, StoreError, nodes, objects};
 use crate::{clock, crash};
 use async_trait::async_trait;
 use calls::insertion;
@@ -34,6 +37,7 @@ use sqlx::Row;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sums::Entry;
+use tell::Listeners;
 use thresholds::Crossing;
 
 /// Rows of one INSERT, largest first: three statements stay prepared, whatever the number of calls.
@@ -66,8 +70,18 @@ pub struct LedgerCounts {
 pub(super) struct LedgerState {
     settings: LedgerSettings,
     counts: LedgerCounts,
+    listeners: Listeners,
+    /// Held while something comes on the books.
+    held: tokio::sync::Mutex<Held>,
+}
+
+/// What is known of a node's books between two transactions.
+#[derive(Debug, Default)]
+struct Held {
     /// What was shipped and not merged; nothing before the first shipment, and after one that failed.
-    pending: tokio::sync::Mutex<Option<Pending>>,
+    pending: Option<Pending>,
+    /// What a transaction has added of which it is not known whether it was committed.
+    doubtful: Option<Booked>,
 }
 
 impl LedgerState {
@@ -80,7 +94,7 @@ impl Store {
     /// Writes a shipment down, moves what it spent, and remembers how far the journal has been shipped: all of it or
     /// nothing. What is on the books already changes nothing, so shipping again is safe. Says how many calls were new.
     pub async fn take(&self, node: &str, shipment: &Shipment) -> Result<usize, StoreError> {
-        let mut held = self.ledger.pending.lock().await;
+        let mut held = self.ledger.held.lock().await;
         let mut tries = 1;
         loop {
             let taken = self.database.book(self.take_once(node, shipment, &mut held)).await;
@@ -90,12 +104,7 @@ impl Store {
         }
     }
 
-    async fn take_once(
-        &self,
-        node: &str,
-        shipment: &Shipment,
-        held: &mut Option<Pending>,
-    ) -> Result<usize, StoreError> {
+    async fn take_once(&self, node: &str, shipment: &Shipment, held: &mut Held) -> Result<usize, StoreError> {
         // Rows that come back one by one cost more than the insert itself, so they are asked for only where a call was
         // shipped before: after a crash between the commit and its answer.
         match self.take_as(Hope::AllNew, node, shipment, held).await? {
@@ -109,10 +118,10 @@ impl Store {
         hope: Hope,
         node: &str,
         shipment: &Shipment,
-        held: &mut Option<Pending>,
+        held: &mut Held,
     ) -> Result<Option<usize>, StoreError> {
         let mut transaction = self.database.write().await?;
-        let mut pending = Pending::take(held, &mut transaction, node).await?;
+        let mut pending = self.pending(held, &mut transaction, node).await?;
         let Some(inserted) = insert(&mut transaction, hope, &shipment.calls, &mut pending).await? else {
             return Ok(None);
         };
@@ -129,6 +138,7 @@ impl Store {
         crash::point("before-checkpoint");
         write_checkpoint(&mut transaction, &pending, shipment.checkpoint).await?;
         crash::point("after-checkpoint");
+        held.doubtful = pending.booked.take();
         transaction.commit().await?;
         self.keep(held, pending, &crossings);
         self.objects.shipped(&shipment.objects);
@@ -137,8 +147,8 @@ impl Store {
 
     /// Adds to the sums on the books what waits for it: everything, or only what has waited long enough.
     pub async fn merge(&self, node: &str, merge_what: Merge) -> Result<(), StoreError> {
-        let mut held = self.ledger.pending.lock().await;
-        let is_wanted = match (merge_what, &*held) {
+        let mut held = self.ledger.held.lock().await;
+        let is_wanted = match (merge_what, &held.pending) {
             (Merge::Due, Some(pending)) => pending.is_waiting() && pending.is_due(&self.ledger.settings),
             (Merge::Due, None) => false,
             (Merge::All, Some(pending)) => pending.is_waiting(),
@@ -156,19 +166,42 @@ impl Store {
         }
     }
 
-    async fn merge_once(&self, node: &str, held: &mut Option<Pending>) -> Result<(), StoreError> {
+    async fn merge_once(&self, node: &str, held: &mut Held) -> Result<(), StoreError> {
         let mut transaction = self.database.write().await?;
-        let mut pending = Pending::take(held, &mut transaction, node).await?;
+        let mut pending = self.pending(held, &mut transaction, node).await?;
         let crossings = merge(&mut transaction, &mut pending).await?;
         write_mark(&mut transaction, &pending).await?;
+        held.doubtful = pending.booked.take();
         transaction.commit().await?;
         self.keep(held, pending, &crossings);
         Ok(())
     }
 
+    /// Takes out what is held of a node, or reads it. Whoever takes it puts it back when the transaction has been committed; if
+    /// that fails, the rows tell it again.
+    async fn pending(&self, held: &mut Held, connection: &mut Connection, node: &str) -> Result<Pending, StoreError> {
+        if let Some(pending) = held.pending.take_if(|pending| pending.node == node) {
+            return Ok(pending);
+        }
+        let doubtful = held.doubtful.as_ref().filter(|booked| booked.node == node);
+        if doubtful.is_some() {
+            // Waits for the end of the transaction, should it still be going on.
+            nodes::hold_books(connection, node).await?;
+        }
+        let pending = Pending::read(connection, node).await?;
+        if let Some(booked) = doubtful {
+            if booked.is_below(pending.merged_through) {
+                self.ledger.listeners.tell(booked);
+            }
+            held.doubtful = None;
+        }
+        Ok(pending)
+    }
+
     /// Puts back what still waits after a commit, and tells what it brought about.
-    fn keep(&self, held: &mut Option<Pending>, pending: Pending, crossings: &[Crossing]) {
-        *held = Some(pending);
+    fn keep(&self, held: &mut Held, pending: Pending, crossings: &[Crossing]) {
+        held.pending = Some(pending);
+        held.doubtful.take().iter().for_each(|booked| self.ledger.listeners.tell(booked));
         for crossing in crossings {
             crossing.log();
             let place = THRESHOLDS.iter().position(|percent| *percent == crossing.percent).unwrap_or(THRESHOLDS.len());
@@ -284,7 +317,7 @@ async fn insert_calls(
 
 /// Adds to the sums on the books all that waits of a node, as part of a transaction that goes on.
 pub(super) async fn merge_of(connection: &mut Connection, node: &str) -> Result<(), StoreError> {
-    let mut pending = Pending::take(&mut None, connection, node).await?;
+    let mut pending = Pending::read(connection, node).await?;
     merge(connection, &mut pending).await?;
     write_mark(connection, &pending).await
 }

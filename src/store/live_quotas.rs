@@ -3,11 +3,13 @@
 //! What calls have taken stands in these atomics alone until it is shipped. So a key that is read again keeps its quotas, and a
 //! quota of money goes only when nobody holds it and the books say the same as it does.
 
+use super::ledger::Booked;
 use super::quotas::{QuotaKind, QuotaRow};
 use crate::clock;
 use filters::denied::{LimitSource, Owner};
 use filters::id::{OrgId, ProjectId, QuotaId};
 use filters::money::NanoUsd;
+use filters::ports::Share;
 use filters::quota::{Chain, Concurrency, Counted, Peers, Rate, Spend};
 use filters::time::EpochMs;
 use filters::window::{Unit, Window, Zone};
@@ -42,15 +44,6 @@ impl Live {
     }
 }
 
-/// What the books say of quotas that may be forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Booked {
-    /// Charged in all, of those without a window.
-    pub(super) spent: HashMap<QuotaId, i64>,
-    /// Charged to this node's leases, by period.
-    pub(super) shipped: HashMap<(QuotaId, EpochMs), i64>,
-}
-
 /// Whether rows of quotas say what was charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Figures {
@@ -66,6 +59,8 @@ pub(super) struct LiveQuotas {
     live: HashMap<QuotaId, Live>,
     /// Quotas of keys that were let go, and the tick of it.
     leaving: HashMap<QuotaId, u64>,
+    /// Quotas that have a limit since lately, of which the authority is to hear what was charged without one.
+    uncovered: Vec<QuotaId>,
     /// What rates have in common that are counted with other nodes; none: this one counts alone.
     pub(super) peers: Option<Arc<Peers>>,
 }
@@ -98,7 +93,9 @@ impl LiveQuotas {
             if figures == Figures::Told {
                 spend.tell(NanoUsd(row.spent), clock::now());
             }
-            spend.set_terms(row.terms());
+            if spend.set_terms(row.terms()) && spend.is_uncovered() {
+                self.uncovered.push(row.id);
+            }
             return Arc::clone(spend);
         }
         let source = match row.kind {
@@ -169,13 +166,29 @@ impl LiveQuotas {
     }
 
     /// Puts a limit in force, if the quota is in use.
-    pub(super) fn set_limit(&self, row: &QuotaRow) {
+    pub(super) fn set_limit(&mut self, row: &QuotaRow) {
         let limit = row.limit_at(clock::now());
         match self.live.get(&row.id) {
-            Some(Live::Spend(spend)) => _ = spend.set_terms(row.terms()),
+            Some(Live::Spend(_)) => _ = self.spend(row, Figures::Untold),
             Some(Live::Rate(rate)) => rate.set_limit(limit),
             Some(Live::Concurrency(concurrency)) => concurrency.set_terms(row.terms()),
             None => {}
+        }
+    }
+
+    /// Takes out the quotas of which the authority is to hear what was charged without a limit.
+    pub(super) fn take_uncovered(&mut self) -> Vec<QuotaId> {
+        std::mem::take(&mut self.uncovered)
+    }
+
+    /// Tells quotas in use what of their charges has come on the books.
+    pub(super) fn book(&self, booked: &Booked) {
+        let spend = |share: &Share| self.live.get(&share.quota).and_then(Live::leased);
+        for (share, charge) in &booked.late {
+            spend(share).into_iter().for_each(|spend| spend.amend(share.period, NanoUsd(*charge)));
+        }
+        for (share, charge) in &booked.charges {
+            spend(share).into_iter().for_each(|spend| spend.book(share.period, NanoUsd(*charge)));
         }
     }
 
@@ -191,16 +204,14 @@ impl LiveQuotas {
         long_ago.map(|(id, _)| *id).filter(unheld).collect()
     }
 
-    /// Forgets quotas that nobody holds, those of money only where the books say what they say.
-    pub(super) fn forget(&mut self, quotas: &[QuotaId], booked: &Booked) {
+    /// Forgets quotas that nobody holds, those of money only where the books say what they say. `shipped` is what they say of this
+    /// node's leases.
+    pub(super) fn forget(&mut self, quotas: &[QuotaId], shipped: &HashMap<(QuotaId, EpochMs), i64>) {
         for id in quotas {
             let is_settled = self.live.get(id).is_none_or(|live| {
                 !live.is_held()
                     && match live {
-                        Live::Spend(spend) => {
-                            let shipped = |period| booked.shipped.get(&(*id, period)).copied();
-                            spend.is_settled(shipped, booked.spent.get(id).copied().unwrap_or(0))
-                        }
+                        Live::Spend(spend) => spend.is_settled(|period| shipped.get(&(*id, period)).copied()),
                         Live::Rate(_) | Live::Concurrency(_) => true,
                     }
             });

@@ -3,15 +3,15 @@
 
 use super::changes::{Change, ChangeFeed};
 use super::key_cache::{Entry, Shared, TICK, lock};
-use super::live_quotas::Booked;
 use super::loader::Wanted;
-use super::{Engine, LIST_MAX, StoreError, push_list, quotas};
+use super::{Engine, LIST_MAX, Rows, StoreError, push_list, quotas};
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::key::{Key, Lookup};
 use filters::time::EpochMs;
 use papaya::Guard;
 use sqlx::{QueryBuilder, Row};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::Relaxed;
 
 const fn ticks(milliseconds: u128) -> u64 {
@@ -37,11 +37,13 @@ pub(super) struct Following {
     feed: ChangeFeed,
     /// Changes that were read but not yet applied, because the store failed in between.
     unapplied: Vec<Change>,
+    /// Quotas of which the authority is to be told: others want what is here of them, or they had no limit before.
+    due: BTreeSet<QuotaId>,
 }
 
 impl From<ChangeFeed> for Following {
     fn from(feed: ChangeFeed) -> Self {
-        Self { feed, unapplied: Vec::new() }
+        Self { feed, unapplied: Vec::new(), due: BTreeSet::new() }
     }
 }
 
@@ -63,7 +65,7 @@ impl Shared {
 
     async fn follow_changes(&self) -> Result<(), StoreError> {
         let mut following = self.following.lock().await;
-        let Following { feed, unapplied } = &mut *following;
+        let Following { feed, unapplied, due } = &mut *following;
         let mut reader = self.store.database.reader.acquire().await?;
         let polled = self.store.database.in_time(feed.poll(&mut reader)).await?;
         drop(reader);
@@ -71,10 +73,20 @@ impl Shared {
         if let Some(recollection) = self.recollection.get() {
             recollection.note(&polled).await;
         }
-        let changes = unapplied.as_slice();
-        if changes.is_empty() {
-            return Ok(());
+        if !unapplied.is_empty() {
+            due.extend(self.take_changes_in(unapplied).await?);
+            unapplied.clear();
         }
+        due.extend(lock(&self.quotas).take_uncovered());
+        // What the authority could not be told, it is told at the next tick.
+        if self.leases.give_back(due.iter().copied().collect()).await.is_ok() {
+            due.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads again what has changed. Says what other nodes want of this one's.
+    async fn take_changes_in(&self, changes: &[Change]) -> Result<Vec<QuotaId>, StoreError> {
         let Changed { mut keys, orgs, projects, balances, wanted } = Changed::of(changes);
         if wanted.len() < changes.len() {
             self.unknown.pin().clear();
@@ -93,11 +105,7 @@ impl Shared {
                 lock(&self.quotas).set_limit(&row);
             }
         }
-        // What could not be given back is wanted still at the next tick.
-        if self.leases.give_back(wanted).await.is_ok() {
-            unapplied.clear();
-        }
-        Ok(())
+        Ok(wanted)
     }
 
     /// The keys in memory of some organisations and projects. It looks at every entry: they seldom change.
@@ -182,29 +190,23 @@ impl Shared {
         let unheld = lock(&self.quotas).unheld_since(tick.saturating_sub(QUOTA_KEPT_TICKS));
         for ids in unheld.chunks(LIST_MAX) {
             let _loading = self.loading.lock().await;
-            let booked = self.booked(ids).await?;
-            lock(&self.quotas).forget(ids, &booked);
+            let shipped = self.shipped(ids).await?;
+            lock(&self.quotas).forget(ids, &shipped);
         }
         Ok(())
     }
 
-    async fn booked(&self, ids: &[QuotaId]) -> Result<Booked, StoreError> {
-        let mut snapshot = self.store.database.snapshot().await?;
-        let mut booked = Booked::default();
-        let mut query =
-            QueryBuilder::<Engine>::new("SELECT quota, amount FROM spent WHERE window_start_ms = 0 AND quota IN ");
-        push_list(&mut query, ids, |id| id.0);
-        for row in query.on(&snapshot).fetch_all(&mut *snapshot).await? {
-            booked.spent.insert(QuotaId(row.try_get("quota")?), row.try_get("amount")?);
-        }
+    /// What was shipped of this node's leases of some quotas.
+    async fn shipped(&self, ids: &[QuotaId]) -> Result<HashMap<(QuotaId, EpochMs), i64>, StoreError> {
+        let mut reader = self.store.database.reader.acquire().await?;
         let mut query = QueryBuilder::<Engine>::new("SELECT quota, period_ms, shipped FROM leases WHERE node = ");
         query.push_bind(&*self.node).push(" AND quota IN ");
         push_list(&mut query, ids, |id| id.0);
-        for row in query.on(&snapshot).fetch_all(&mut *snapshot).await? {
-            let period = EpochMs(row.try_get("period_ms")?);
-            booked.shipped.insert((QuotaId(row.try_get("quota")?), period), row.try_get("shipped")?);
-        }
-        Ok(booked)
+        let rows = query.on(&reader).fetch_all(&mut *reader).await?;
+        let read = |row: &Rows| {
+            Ok(((QuotaId(row.try_get("quota")?), EpochMs(row.try_get("period_ms")?)), row.try_get("shipped")?))
+        };
+        rows.iter().map(read).collect()
     }
 }
 

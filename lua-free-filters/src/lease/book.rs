@@ -54,7 +54,7 @@ impl<N: Clone + Ord> Book<N> {
         let (span, limit) = (self.window.span(at), self.terms.limit_at(now).0);
         let (spent, leased) = self.sums(at);
         let before = self.lease(node, span.start).unwrap_or_default();
-        let (after, granted, booked) = decide(ask, before, Standing { limit, spent, leased, nodes });
+        let (after, granted) = decide(ask, before, Standing { limit, spent, leased, nodes });
         if !self.terms.is_boundless() {
             self.leases.entry(span.start).or_default().insert(node.clone(), after);
             changed.push(span.start);
@@ -66,7 +66,7 @@ impl<N: Clone + Ord> Book<N> {
         let is_exhausted = is_refused || Standing { limit, spent, leased, nodes }.available() <= 0;
         let is_held_by_others = leased > self.outstanding(node, at);
         let is_wanted = granted < ask.wanted && is_held_by_others && limit.saturating_sub(spent) >= ask.least;
-        (Reply { now, span, terms: self.terms, spent, leases, booked, granted, is_exhausted, is_wanted }, changed)
+        (Reply { now, span, terms: self.terms, spent, leases, granted, is_exhausted, is_wanted }, changed)
     }
 
     /// Takes in what a node says of its leases, and takes back what it does not know of. Says which periods' have changed.

@@ -1,7 +1,7 @@
 //! What a node holds of one period of a quota: a few atomics, of which `credit` decides.
 //!
-//! `credit = granted − given back − set aside − charged` (since the account was opened) holds between any two steps, and
-//! each step changes `credit` once.
+//! `credit = granted − given back − set aside − charged` (since the account was opened, but for what came on the books while
+//! there was no lease) holds between any two steps, and each step changes `credit` once.
 
 use super::sync::{AtomicBool, AtomicI64, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use crate::lease::{Ask, Holding, Lease, Reply};
@@ -33,7 +33,8 @@ pub struct Account {
     /// What the authority is known to have granted in all, and this node to have given back.
     granted: AtomicI64,
     returned: AtomicI64,
-    /// What was on the books of this node's lease when the account was opened, so that the difference is what was shipped since.
+    /// What was on the books of this node's lease when the account was opened, so that the difference is what was shipped since. Below
+    /// zero by what came on the books without a lease.
     shipped_before: AtomicI64,
     /// Whether the authority has a lease of it.
     is_leased: AtomicBool,
@@ -116,13 +117,27 @@ impl Account {
         add(&self.credit, granted.saturating_sub(before));
     }
 
-    /// Takes in the first lease of an account that had no limit. Of what was charged, `booked` is on the books.
-    pub(super) fn enter(&self, lease: Lease, booked: i64) {
-        self.shipped_before.store(lease.shipped.saturating_sub(booked), Release);
+    /// Takes note of a charge of this node that has come on the books. Where there is a lease, the authority says so of that.
+    pub(super) fn book(&self, charge: i64) {
+        if !self.is_leased() {
+            add(&self.shipped_before, charge.saturating_neg());
+            add(&self.credit, charge);
+        }
+    }
+
+    /// Charges what a call of an earlier process cost beyond what it was charged when it was closed.
+    pub(super) fn amend(&self, charge: i64) {
+        add(&self.settled, charge);
+        add(&self.credit, charge.saturating_neg());
+    }
+
+    /// Takes in the first lease of an account that had no limit. Nothing of this node has come on the books since it was asked for.
+    pub(super) fn enter(&self, lease: Lease) {
+        add(&self.shipped_before, lease.shipped);
         self.granted.store(lease.granted, Release);
         self.returned.fetch_add(lease.returned, AcqRel);
         self.is_leased.store(true, Release);
-        add(&self.credit, lease.outstanding().saturating_add(booked));
+        add(&self.credit, lease.outstanding());
     }
 
     /// Gives back credit that nobody has set aside, and says so to the next lease transaction. What running calls don't use
@@ -164,7 +179,7 @@ impl Account {
         self.granted.load(Acquire).saturating_sub(self.returned.load(Acquire))
     }
 
-    /// What was charged or set aside beyond what was leased.
+    /// What was charged or set aside beyond what was leased, and is not on the books.
     pub(super) fn owed(&self) -> i64 {
         self.credit.load(Acquire).min(0).saturating_neg()
     }
@@ -190,6 +205,11 @@ impl Account {
     pub(super) fn shipped_since(&self, shipped: i64) -> i64 {
         shipped.saturating_sub(self.shipped_before.load(Acquire))
     }
+
+    /// Whether all that was charged is on the books, which say of this node's lease that so much was shipped; 0 where there is none.
+    pub(super) fn is_booked(&self, shipped: i64) -> bool {
+        self.settled() == self.shipped_since(shipped)
+    }
 }
 
 /// When an amount was set aside; see [`Account::take`].
@@ -214,7 +234,7 @@ pub(super) fn take_in(
         if account.is_leased() {
             account.grant(lease.granted);
         } else if ask.uncovered.is_some() {
-            account.enter(*lease, reply.booked);
+            account.enter(*lease);
         } else {
             // The authority has not heard yet what was charged without a lease. Until it has, this one is nobody's.
             continue;
@@ -235,9 +255,9 @@ pub(super) fn has_news(open: &[Arc<Account>], reply: &Reply) -> bool {
 /// Whether nothing of a past period is left to settle or to ship. A call that set nothing aside may be charged all the same, so
 /// it is calls that are counted.
 pub(super) fn is_done(account: &Arc<Account>, reply: &Reply) -> bool {
-    let lease = reply.leases.iter().find(|(period, _)| *period == account.span.start).map(|(_, lease)| *lease);
-    let shipped = lease.map_or(0, |lease| account.shipped_since(lease.shipped));
-    Arc::strong_count(account) == 1 && account.settled() == shipped
+    let shipped =
+        reply.leases.iter().find(|(period, _)| *period == account.span.start).map_or(0, |(_, lease)| lease.shipped);
+    Arc::strong_count(account) == 1 && account.is_booked(shipped)
 }
 
 /// Adds, and stops at the ends: an absurd figure of a provider must not turn debt into credit.

@@ -122,7 +122,7 @@ fn what_is_owed_when_a_limit_comes_covers_all_that_runs() {
         account.bind();
         let claimed = account.owed();
         // The authority grants just that: nobody may take more.
-        account.enter(Lease { granted: claimed, ..Lease::default() }, 0);
+        account.enter(Lease { granted: claimed, ..Lease::default() });
         let charged: i64 = calls.into_iter().map(|call| call.join().expect("it ran")).sum();
         assert!(charged <= claimed, "{charged} of {claimed}");
         check_sum(&account, claimed);

@@ -5,7 +5,7 @@ use super::account::{Account, Generation, has_news, is_done, take_in};
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::{Glob, allows};
-use crate::lease::{ASK_AGAIN_MS, Ask, Needs, Reply, SLICE_MS, Terms, Uncovered};
+use crate::lease::{ASK_AGAIN_MS, Ask, Needs, Reply, SLICE_MS, Terms};
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
 use crate::window::{Span, Window};
@@ -92,6 +92,11 @@ impl Accounts {
         if !self.is_told {
             (self.elsewhere, self.known_at, self.is_told) = (spent, known_at, true);
         }
+    }
+
+    /// The account that was opened without a limit and has had no lease since: there is one at the most.
+    fn uncovered(&self) -> Option<&Arc<Account>> {
+        self.open.iter().find(|account| !account.is_leased())
     }
 
     /// What calls will take while the next slice is to last, if they go on as they did with the last one.
@@ -306,10 +311,7 @@ impl Spend {
             !terms.is_boundless() && !account.covers(now) && (is_current(account) || !is_asked_for(account))
         };
         accounts.open.iter().filter(is_over).for_each(|account| account.retire());
-        let mut unleased = accounts.open.iter().filter(|account| !account.is_leased() && !terms.is_boundless());
-        // Of what is not known, nothing is taken to be on the books.
-        let booked_before = if accounts.is_told { accounts.elsewhere } else { i64::MAX };
-        let uncovered = unleased.next().map(|account| Uncovered { claimed: account.owed(), booked_before });
+        let uncovered = accounts.uncovered().filter(|_| !terms.is_boundless()).map(|account| account.owed());
         let held = Some(accounts.open.iter().filter_map(|account| account.holding()).collect());
         let takes = |account: &&Arc<Account>| match at {
             Some(at) => account.span.contains(at),
@@ -370,21 +372,36 @@ impl Spend {
         accounts.open.retain(|account| counted.contains(&account.span.start) || !is_done(account, reply));
     }
 
-    /// Whether all that was charged is on the books and nothing is set aside, so that the quota may leave memory. `booked` says
-    /// of a period what the books have of this node's lease; `spent` is what they have in all.
+    /// Takes note of what this node's calls were charged in a period and has come on the books. To be told of each charge once,
+    /// and between asks where what was charged without a limit is to be covered ([`Ask::uncovered`]).
+    pub fn book(&self, period: EpochMs, charge: NanoUsd) {
+        self.opened(period).iter().for_each(|account| account.book(charge.0));
+    }
+
+    /// Charges what a call of an earlier process cost beyond what it was charged when it was closed. To be told before it is told that
+    /// this is on the books.
+    pub fn amend(&self, period: EpochMs, charge: NanoUsd) {
+        self.opened(period).iter().for_each(|account| account.amend(charge.0));
+    }
+
+    /// Whether something was charged or set aside without a limit, and now there is one, of which the authority has given no
+    /// lease yet.
     #[must_use]
-    pub fn is_settled(&self, booked: impl Fn(EpochMs) -> Option<i64>, spent: i64) -> bool {
+    pub fn is_uncovered(&self) -> bool {
+        !self.terms().is_boundless() && self.accounts().uncovered().is_some()
+    }
+
+    /// Whether all that was charged is on the books and nothing is set aside, so that the quota may leave memory. `shipped` says
+    /// of a period what the books have of this node's lease.
+    #[must_use]
+    pub fn is_settled(&self, shipped: impl Fn(EpochMs) -> Option<i64>) -> bool {
         let accounts = self.accounts();
-        accounts.open.iter().all(|account| {
-            let shipped = if account.is_leased() {
-                account.shipped_since(booked(account.span.start).unwrap_or(0))
-            } else if accounts.is_told {
-                spent.saturating_sub(accounts.elsewhere)
-            } else {
-                0
-            };
-            account.reserved() == 0 && account.settled() == shipped
-        })
+        let is_booked = |account: &Account| account.is_booked(shipped(account.span.start).unwrap_or(0));
+        accounts.open.iter().all(|account| account.reserved() == 0 && is_booked(account))
+    }
+
+    fn opened(&self, period: EpochMs) -> Option<Arc<Account>> {
+        self.accounts().open.iter().find(|account| account.span.start == period).cloned()
     }
 
     fn open(&self, accounts: &mut Accounts, account: Account) {

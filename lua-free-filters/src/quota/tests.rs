@@ -4,9 +4,9 @@ use super::*;
 use crate::denied::{LimitSource, Owner};
 use crate::id::QuotaId;
 use crate::key::Glob;
-use crate::lease::{Increase, Needs, Terms};
+use crate::lease::{ASK_AGAIN_MS, Increase, Needs, Terms};
 use crate::memory::{SoleNode, ready};
-use crate::ports::{Authority, Want};
+use crate::ports::{Authority, Share, Want};
 use crate::window::{Unit, Window};
 use proptest::prelude::*;
 use std::sync::atomic::AtomicI64;
@@ -460,25 +460,66 @@ fn a_node_whose_clock_is_off_can_spend_in_the_authoritys_period() {
     }
 }
 
+/// Puts a charge of a node on the books, and tells it so.
+fn book(node: &SoleNode, spend: &Spend, number: u32, charge: i64) {
+    let (share, charge) = (Share { quota: spend.id, period: EpochMs(0) }, NanoUsd(charge));
+    node.authority.lock().expect("not poisoned").ship(number, share, charge);
+    if number == 0 {
+        spend.book(share.period, charge);
+    }
+}
+
 #[test]
-fn a_charge_that_is_shipped_while_a_first_limit_is_asked_for_counts_once() {
+fn what_came_on_the_books_before_a_first_limit_counts_once() {
     let node = authority();
     let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
     let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    reserve(&node, &chain, &take(5, 0)).expect("without a limit").settle(NanoUsd(5), 0);
     let running = reserve(&node, &chain, &take(30, 0)).expect("without a limit");
-    let share = running.shares()[0];
+    book(&node, &spend, 0, 5);
     spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
+    assert!(spend.is_uncovered());
     let ask = spend.ask(Needs::default(), None, NOW);
     running.settle(NanoUsd(20), 0);
-    {
-        let mut books = node.authority.lock().expect("not poisoned");
-        books.ship(0, share, NanoUsd(20));
-        let reply = books.lease(0, &ask, NOW).expect("a quota");
-        spend.apply(&ask, &reply);
-    }
-    assert_eq!(spend.spent(NOW), NanoUsd(20));
-    assert!(reserve(&node, &chain, &take(81, 0)).is_err());
-    assert!(reserve(&node, &chain, &take(80, 0)).is_ok());
+    let reply = node.authority.lock().expect("not poisoned").lease(0, &ask, NOW).expect("a quota");
+    spend.apply(&ask, &reply);
+    assert!(!spend.is_uncovered() && !spend.is_settled(|_| Some(0)));
+    book(&node, &spend, 0, 20);
+    assert!(spend.is_settled(|_| Some(20)));
+    assert_eq!(spend.spent(NOW), NanoUsd(25));
+    assert!(reserve(&node, &chain, &take(76, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(75, 0)).is_ok());
+}
+
+#[test]
+fn what_others_have_booked_covers_nothing_that_this_node_was_charged() {
+    let node = authority();
+    node.authority.lock().expect("not poisoned").nodes = 2;
+    let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
+    let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
+    reserve(&node, &chain, &take(60, 0)).expect("without a limit").settle(NanoUsd(60), 0);
+    book(&node, &spend, 0, 25);
+    book(&node, &spend, 1, 30);
+    spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
+    assert!(reserve(&node, &chain, &take(11, 0)).is_err(), "sixty and thirty of a hundred");
+    node.now.fetch_add(ASK_AGAIN_MS, Relaxed);
+    reserve(&node, &chain, &take(10, 0)).expect("so much is left").settle(NanoUsd(10), 0);
+    book(&node, &spend, 0, 45);
+    assert!(spend.is_settled(|_| Some(45)));
+    assert_eq!(node.authority.lock().expect("not poisoned").standing(spend.id, NOW), (100, 0));
+}
+
+#[test]
+fn what_an_earlier_process_is_charged_late_is_no_credit_of_this_one() {
+    let node = authority();
+    let (spend, chain) = strict(&node, Window::Total, 100);
+    reserve(&node, &chain, &take(10, 0)).expect("all is leased now").settle(NanoUsd(10), 0);
+    spend.amend(EpochMs(0), NanoUsd(30));
+    book(&node, &spend, 0, 40);
+    assert_eq!(spend.spent(NOW), NanoUsd(40));
+    assert!(spend.is_settled(|_| Some(40)));
+    assert!(reserve(&node, &chain, &take(61, 0)).is_err());
+    assert!(reserve(&node, &chain, &take(60, 0)).is_ok());
 }
 
 #[test]
@@ -487,14 +528,13 @@ fn a_quota_without_figures_covers_all_that_was_charged_and_stays_in_memory_until
     let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
     let untold = Spend::new(spend.id, KEY, Window::Total, spend.terms(), (NanoUsd(7), NOW)).untold();
     let spend = Arc::new(untold);
-    assert!(!spend.is_told() && spend.is_settled(|_| None, 30), "nothing was charged");
+    assert!(!spend.is_told() && spend.is_settled(|_| None), "nothing was charged");
     let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
     let charged = reserve(&node, &chain, &take(20, 0)).expect("without a limit");
-    let share = charged.shares()[0];
     charged.settle(NanoUsd(20), 0);
-    assert!(!spend.is_settled(|_| None, 30));
     // Another node's, of which this one has never heard.
-    node.authority.lock().expect("not poisoned").ship(1, share, NanoUsd(30));
+    book(&node, &spend, 1, 30);
+    assert!(!spend.is_settled(|_| None));
     spend.set_terms(set_at_authority(&node, &spend, NanoUsd(100)));
     assert!(reserve(&node, &chain, &take(51, 0)).is_err());
     assert!(reserve(&node, &chain, &take(50, 0)).is_ok());
@@ -555,10 +595,9 @@ fn what_was_charged_before_a_limit_that_a_reply_tells_counts_once() {
     let spend = spend_in(&node, KEY, Window::Total, Terms::elastic(NanoUsd::MAX));
     let chain = Arc::new(Chain { spend: vec![Arc::clone(&spend)], ..Chain::default() });
     let charged = reserve(&node, &chain, &take(30, 0)).expect("without a limit");
-    let share = charged.shares()[0];
     charged.settle(NanoUsd(30), 0);
     set_at_authority(&node, &spend, NanoUsd(100));
-    node.authority.lock().expect("not poisoned").ship(0, share, NanoUsd(30));
+    book(&node, &spend, 0, 30);
     let want = Want { spend: Arc::clone(&spend), amount: NanoUsd::ZERO, at: None };
     ready(node.lease(vec![want])).expect("it is in memory");
     assert!(reserve(&node, &chain, &take(71, 0)).is_err());
@@ -695,8 +734,8 @@ struct Machine {
     node: SoleNode,
     chain: Arc<Chain>,
     running: Vec<Reservation>,
-    unshipped: Vec<(crate::ports::Share, i64)>,
-    charged: std::collections::BTreeMap<crate::ports::Share, i64>,
+    unshipped: Vec<(Share, i64)>,
+    charged: std::collections::BTreeMap<Share, i64>,
     limit_max: i64,
 }
 
@@ -746,6 +785,8 @@ impl Machine {
                 let mut authority = self.node.authority.lock().expect("not poisoned");
                 for (share, charge) in self.unshipped.drain(..) {
                     authority.ship(0, share, NanoUsd(charge));
+                    let charged = self.chain.spend.iter().filter(|spend| spend.id == share.quota);
+                    charged.for_each(|spend| spend.book(share.period, NanoUsd(charge)));
                 }
             }
             Step::Clock { by } => _ = self.node.now.fetch_add(*by, Relaxed),

@@ -16,6 +16,8 @@ pub(crate) struct Entry {
     pub(crate) parts: Vec<Part>,
     /// What it was charged; none while it runs.
     pub(crate) charge: Option<i64>,
+    /// Whether it was sent to the books, whatever became of it.
+    pub(crate) is_sent: bool,
     pub(crate) is_acknowledged: bool,
 }
 
@@ -31,6 +33,8 @@ pub(crate) struct Part {
     pub(crate) quota: usize,
     pub(crate) share: Share,
     pub(crate) amount: i64,
+    /// Of it, what was set aside while the node knew of no limit.
+    pub(crate) unbound: i64,
 }
 
 /// A call to be admitted.
@@ -104,6 +108,16 @@ impl Process {
         std::mem::take(&mut self.served)
     }
 
+    /// Whether the open transaction is about what was charged without a limit: nothing may come on the books meanwhile.
+    pub(crate) fn covers(&self) -> bool {
+        self.asks.as_ref().is_some_and(|(_, asks)| asks.iter().any(|(_, ask)| ask.uncovered.is_some()))
+    }
+
+    /// Whether the next one is.
+    pub(crate) fn is_to_cover(&self) -> bool {
+        self.waiting.iter().flat_map(|(_, wants)| wants).any(|want| want.spend.is_uncovered())
+    }
+
     pub(crate) fn want_nothing(&self) -> Vec<Want> {
         let want = |spend: &Arc<Spend>| Want { spend: Arc::clone(spend), amount: NanoUsd::ZERO, at: None };
         self.spends.iter().map(want).collect()
@@ -119,6 +133,13 @@ pub(crate) struct Node {
     /// Counts its processes: a dead one's messages mean nothing to the next.
     pub(crate) incarnation: u32,
     pub(crate) journal: BTreeMap<u64, Entry>,
+}
+
+impl Node {
+    /// Whether it is unknown of some calls whether they are on the books.
+    pub(crate) fn is_shipping(&self) -> bool {
+        self.journal.values().any(|entry| entry.is_sent && !entry.is_acknowledged)
+    }
 }
 
 pub(crate) const SOURCE: LimitSource = LimitSource::Spend(Owner::Key);

@@ -1,5 +1,6 @@
 //! What was really set aside and charged, counted plainly, and what may never be.
 
+use crate::node::Part;
 use filters::id::QuotaId;
 use filters::lease::Terms;
 use filters::ports::Share;
@@ -23,6 +24,8 @@ pub(crate) struct Quota {
     pub(crate) is_strict: bool,
     pub(crate) terms: Vec<(EpochMs, Terms)>,
     pub(crate) counts: BTreeMap<EpochMs, Count>,
+    /// Charged or set aside by nodes that knew of no limit.
+    pub(crate) unbound: i64,
 }
 
 impl Quota {
@@ -62,15 +65,16 @@ impl Quota {
             let (id, window) = (self.id, &self.window);
             assert!(!self.is_strict || excess == 0, "{id:?}: a strict quota has no excess");
             assert!(
-                sum <= limit.saturating_add(excess),
+                sum <= limit.saturating_add(excess + self.unbound),
                 "{id:?} ({window}, strict: {}) at {moment:?}: {sum} of {limit}, and {excess} exceeded, after {amount} in {period:?} at {now:?}",
                 self.is_strict,
             );
         }
     }
 
-    pub(crate) fn settle(&mut self, period: EpochMs, amount: i64, charge: i64) {
-        let count = self.count(period);
+    pub(crate) fn settle(&mut self, Part { share, amount, unbound, .. }: Part, charge: i64) {
+        self.unbound -= unbound - unbound.min(charge);
+        let count = self.count(share.period);
         count.set_aside -= amount;
         count.charged += charge;
         count.excess += (charge - amount).max(0);

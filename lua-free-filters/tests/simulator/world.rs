@@ -9,10 +9,10 @@ use crate::node::{Call, Entry, Node, Part, Process, Running, Waiting};
 use crate::random::Random;
 use crate::truth::Quota;
 use filters::id::QuotaId;
-use filters::lease::Ask;
+use filters::lease::{Ask, Reply};
 use filters::memory::MemoryAuthority;
 use filters::money::NanoUsd;
-use filters::ports::Want;
+use filters::ports::{Share, Want};
 use filters::quota::{Chain, Reservation, Take};
 use filters::time::EpochMs;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,10 +131,7 @@ impl World {
             }
             Event::Forget(node) => self.forget(node),
             Event::Shipping(to) => self.ship_now_and_then(to),
-            Event::Acknowledgement { node, calls } => {
-                let journal = &mut self.nodes[node].journal;
-                calls.iter().for_each(|call| journal.get_mut(call).expect("it was shipped").is_acknowledged = true);
-            }
+            Event::Acknowledgement { node, calls } => self.acknowledge(node, &calls),
             Event::Crash(node) => self.crash(node),
             Event::Return(node) => self.come_back(node),
             Event::Pause(node) => self.nodes[node].paused_until = self.now.plus(PAUSE_MS),
@@ -204,15 +201,19 @@ impl World {
         self.admitted += 1;
         let number = self.numbers;
         let mut parts = Vec::new();
+        let process = self.nodes[to.node].process.as_ref().expect("it has just admitted a call");
+        let (seen, now) = (process.seen, self.now);
         for (place, share) in self.chains[call.chain].iter().zip(reservation.shares()) {
             let amount = if self.quotas[*place].is_strict { call.bound } else { call.estimate };
-            parts.push(Part { quota: *place, share, amount });
+            let unbound = if process.spends[*place].terms().is_boundless() { amount } else { 0 };
+            parts.push(Part { quota: *place, share, amount, unbound });
         }
-        let seen = self.process(to).expect("it has just admitted a call").seen;
-        let now = self.now;
-        parts.iter().for_each(|part| self.quotas[part.quota].set_aside(part.share.period, part.amount, (seen, now)));
+        for part in &parts {
+            self.quotas[part.quota].unbound += part.unbound;
+            self.quotas[part.quota].set_aside(part.share.period, part.amount, (seen, now));
+        }
         let bound = parts.iter().any(|part| self.quotas[part.quota].is_strict).then_some(call.bound);
-        let entry = Entry { parts, charge: None, is_acknowledged: false };
+        let entry = Entry { parts, charge: None, is_sent: false, is_acknowledged: false };
         self.nodes[to.node].journal.insert(number, entry);
         let running = Running { reservation, bound, since: now };
         self.process(to).expect("it has just admitted a call").running.insert(number, running);
@@ -247,11 +248,17 @@ impl World {
         if running.reservation.extend(NanoUsd(more), clock).is_err() {
             return self.end(to, call);
         }
-        let entry = self.nodes[to.node].journal.get_mut(&call).expect("it was begun");
+        let Node { process, journal, .. } = &mut self.nodes[to.node];
+        let spends = process.iter().flat_map(|process| &process.spends);
+        let is_unbound: Vec<bool> = spends.map(|spend| spend.terms().is_boundless()).collect();
+        let entry = journal.get_mut(&call).expect("it was begun");
         for part in &mut entry.parts {
             let quota = &mut self.quotas[part.quota];
             if !quota.is_strict {
                 part.amount += more;
+                let unbound = if is_unbound[part.quota] { more } else { 0 };
+                part.unbound += unbound;
+                quota.unbound += unbound;
                 quota.set_aside(part.share.period, more, (seen, self.now));
             }
         }
@@ -277,7 +284,7 @@ impl World {
         let entry = self.nodes[node].journal.get_mut(&call).expect("it was begun");
         assert_eq!(entry.charge.replace(charge), None, "a call ends once");
         for part in &entry.parts {
-            self.quotas[part.quota].settle(part.share.period, part.amount, charge);
+            self.quotas[part.quota].settle(*part, charge);
         }
     }
 
@@ -294,8 +301,10 @@ impl World {
     fn ask(&mut self, from: Address) {
         self.numbers += 1;
         let (number, clock) = (self.numbers, self.clock(from.node));
+        let is_shipping = self.nodes[from.node].is_shipping();
         let Some(process) = self.process(from) else { return };
-        if process.asks.is_some() || process.waiting.is_empty() {
+        // Once it is known what is on the books, the acknowledgement brings us here again.
+        if process.asks.is_some() || process.waiting.is_empty() || is_shipping && process.is_to_cover() {
             return;
         }
         let asks = process.open_transaction(number, clock);
@@ -315,12 +324,32 @@ impl World {
             return self.agenda.add(at, Event::Fenced(from));
         }
         let replies: Vec<_> = asks.iter().map(|ask| self.authority.lease(node, ask, now).expect("a quota")).collect();
-        for (ask, _) in asks.iter().zip(&replies).filter(|(_, reply)| reply.is_wanted) {
-            self.announce(ask.quota);
+        for (ask, reply) in asks.iter().zip(&replies) {
+            if ask.uncovered.is_some() {
+                self.check_cover(from.node, ask, reply);
+            }
+            if reply.is_wanted {
+                self.announce(ask.quota);
+            }
         }
         if !is_reply_lost {
             self.agenda.add(at, Event::Answer { to: from, number, replies: Some(replies) });
         }
+    }
+
+    /// A node that has told what it was charged without a limit is taken to hold no less than that, whatever others were charged.
+    fn check_cover(&self, node: usize, ask: &Ask, reply: &Reply) {
+        let share = Share { quota: ask.quota, period: reply.span.start };
+        let held =
+            reply.leases.iter().find(|(period, _)| *period == share.period).map_or(0, |(_, lease)| lease.outstanding());
+        let unshipped = self.nodes[node].journal.iter().filter(|(call, _)| !self.shipped.contains(call));
+        let parts = unshipped.flat_map(|(_, entry)| entry.parts.iter().map(move |part| (entry, part)));
+        let of_quota = parts.filter(|(_, part)| part.share == share);
+        let spent: i64 = of_quota.map(|(entry, part)| entry.charge.unwrap_or(part.amount).min(part.amount)).sum();
+        assert!(
+            held >= spent || reply.terms.is_boundless(),
+            "{share:?}: node {node} holds {held} and has spent {spent}"
+        );
     }
 
     /// Every node learns within half a second that a quota is wanted.

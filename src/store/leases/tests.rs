@@ -300,6 +300,40 @@ async fn exactly_as_many_calls_pass_on_three_nodes_as_are_paid_for() {
 }
 
 #[tokio::test]
+async fn what_was_charged_before_a_first_limit_is_covered_whatever_others_have_booked() {
+    let books = Fixture::open().await;
+    let unlimited = LimitChange::of(QuotaKind::Spend, Amount::None);
+    books.store.change_limits(Owner::Key(books.key), &[unlimited], NOW).await.expect("removed");
+    let nodes = [Node::open(&books, "a").await, Node::open(&books, "b").await];
+    let ship = async |name: &str, numbers: std::ops::Range<u128>| {
+        let calls: Vec<_> = numbers.map(|number| books.call(number, 10, 5)).collect();
+        books.store.ship(name, &calls, Checkpoint::default()).await.expect("shipped");
+    };
+    for node in [0, 0, 0, 1, 1] {
+        nodes[node].reserve(COST).await.expect("there is no limit").settle(NanoUsd(COST), 0);
+    }
+    ship("a", 0..1).await;
+    ship("b", 3..5).await;
+    let quota = limit(&books, QuotaKind::Spend, 6 * COST).await;
+    for node in &nodes {
+        node.tick().await;
+    }
+    let last = reserve_in_the_end(&nodes, 1, COST).await;
+    for node in &nodes {
+        assert!(node.reserve(1).await.is_err(), "five are spent and one is set aside of six");
+    }
+    last.settle(NanoUsd(COST), 0);
+    ship("a", 1..3).await;
+    ship("b", 5..6).await;
+    for node in &nodes {
+        node.tell().await;
+        assert_eq!(node.key.chain.spend[0].spent(clock::now()), NanoUsd(6 * COST));
+        assert_eq!(node.reserve(1).await.expect_err("all is spent").code(), Code::SpendLimitReached);
+    }
+    assert_eq!([outstanding(&books, "a", quota).await, outstanding(&books, "b", quota).await], [0, 0]);
+}
+
+#[tokio::test]
 async fn calls_at_once_are_counted_over_all_nodes() {
     let books = Fixture::open().await;
     limit(&books, QuotaKind::Concurrency, 4).await;

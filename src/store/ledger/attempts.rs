@@ -54,6 +54,7 @@ pub(super) async fn insert_amendments(
                 continue;
             }
             pending.sums.amend(amendment);
+            pending.late.extend(amendment.shares.iter().map(|share| (*share, amendment.charge.0)));
         }
     }
     Ok(())

@@ -8,6 +8,7 @@
 use super::LedgerSettings;
 use super::calls::{Whose, sum_up};
 use super::sums::{Charged, Figures, Sums, Use, figure_columns};
+use super::tell::Booked;
 use super::thresholds::{self, Crossing};
 use crate::store::engine::On;
 use crate::store::{Connection, Engine, StoreError, credits, leases, nodes};
@@ -33,23 +34,15 @@ pub(super) struct Pending {
     pub(super) merged_through: i64,
     /// Since when something waits.
     since: Option<Instant>,
+    /// Of the sums, what was charged when calls had ended with an earlier process.
+    pub(super) late: Vec<(Share, i64)>,
+    /// What the last merge added, for those who are to be told once it is committed.
+    pub(super) booked: Option<Booked>,
 }
 
 impl Pending {
-    /// Takes out what is held of a node, or computes it from the rows after its mark. Whoever takes it puts it back when the
-    /// transaction has been committed; if that fails, the rows tell it again.
-    pub(super) async fn take(
-        held: &mut Option<Self>,
-        connection: &mut Connection,
-        node: &str,
-    ) -> Result<Self, StoreError> {
-        match held.take() {
-            Some(pending) if pending.node == node => Ok(pending),
-            Some(_) | None => Self::read(connection, node).await,
-        }
-    }
-
-    async fn read(connection: &mut Connection, node: &str) -> Result<Self, StoreError> {
+    /// Computes it from the rows after the node's mark.
+    pub(super) async fn read(connection: &mut Connection, node: &str) -> Result<Self, StoreError> {
         let mark = sqlx::query("SELECT merged_through FROM checkpoints WHERE node = $1")
             .bind(node)
             .fetch_optional(&mut *connection)
@@ -57,7 +50,8 @@ impl Pending {
         let merged_through = mark.map_or(Ok(0), |row| row.try_get("merged_through"))?;
         let (sums, last_seq) = sum_up(connection, Whose::Node(node)).await?;
         let since = (sums.len() > 0).then(Instant::now);
-        Ok(Self { node: node.to_owned(), sums, last_seq: last_seq.max(merged_through), merged_through, since })
+        let (node, last_seq) = (node.to_owned(), last_seq.max(merged_through));
+        Ok(Self { node, sums, last_seq, merged_through, since, late: Vec::new(), booked: None })
     }
 
     /// Whether something waits.
@@ -96,6 +90,12 @@ impl Pending {
             let amounts: Vec<_> = chunk.iter().map(|(share, charged)| (*share, charged.amount)).collect();
             leases::ship(connection, &self.node, standing.is_forgotten, &amounts).await?;
         }
+        self.booked = Some(Booked {
+            node: self.node.clone(),
+            marks: (self.merged_through, self.last_seq),
+            charges: charges.iter().map(|(share, charged)| (*share, charged.amount)).collect(),
+            late: std::mem::take(&mut self.late),
+        });
         for (share, charged) in &mut charges {
             charged.amount -= standing.account_for(*share, charged.amount);
         }

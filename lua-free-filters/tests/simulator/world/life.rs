@@ -2,7 +2,7 @@
 
 use super::{QUIET_MS, TIMEOUT_MS, World};
 use crate::network::{Address, Event};
-use crate::node::{Entry, Process, SOURCE};
+use crate::node::{Entry, Node, Process, SOURCE};
 use crate::truth::Quota;
 use filters::money::NanoUsd;
 use filters::quota::Spend;
@@ -21,9 +21,19 @@ impl World {
     }
 
     fn ship(&mut self, from: Address) {
-        let journal = &self.nodes[from.node].journal;
-        let is_due = |entry: &Entry| entry.charge.is_some() && !entry.is_acknowledged;
-        let calls: Vec<u64> = journal.iter().filter(|(_, entry)| is_due(entry)).map(|(call, _)| *call).collect();
+        let Node { journal, process, .. } = &mut self.nodes[from.node];
+        if process.as_ref().is_some_and(Process::covers) {
+            return;
+        }
+        // Where something is to be covered, it must be known what is on the books: nothing more goes there.
+        let is_to_cover = process.as_ref().is_some_and(Process::is_to_cover);
+        let is_due =
+            |entry: &Entry| entry.charge.is_some() && !entry.is_acknowledged && (entry.is_sent || !is_to_cover);
+        let mut calls = Vec::new();
+        for (call, entry) in journal.iter_mut().filter(|(_, entry)| is_due(entry)) {
+            entry.is_sent = true;
+            calls.push(*call);
+        }
         let at = self.after_a_message();
         if !calls.is_empty() && !self.is_lost() {
             let is_reply_lost = self.is_lost();
@@ -45,6 +55,25 @@ impl World {
             let at = self.after_a_message();
             self.agenda.add(at, Event::Acknowledgement { node: from.node, calls });
         }
+    }
+
+    /// The node learns that calls are on the books.
+    pub(super) fn acknowledge(&mut self, node: usize, calls: &[u64]) {
+        let Node { journal, process, incarnation, .. } = &mut self.nodes[node];
+        for call in calls {
+            let entry = journal.get_mut(call).expect("it was shipped");
+            if std::mem::replace(&mut entry.is_acknowledged, true) {
+                continue;
+            }
+            let charge = NanoUsd(entry.charge.expect("only ended calls are shipped"));
+            for (process, part) in
+                process.iter().flat_map(|process| entry.parts.iter().map(move |part| (process, part)))
+            {
+                process.spends[part.quota].book(part.share.period, charge);
+            }
+        }
+        let to = Address { node, incarnation: *incarnation };
+        self.ask(to);
     }
 
     pub(super) fn crash(&mut self, node: usize) {

@@ -15,8 +15,8 @@ impl World {
         for (place, window) in [Window::Total, Window::Rolling(Unit::Minute), calendar].iter().enumerate() {
             for is_strict in [true, false] {
                 let id = QuotaId(1 + 2 * place as i64 + i64::from(is_strict));
-                let mut quota =
-                    Quota { id, window: window.clone(), is_strict, terms: Vec::new(), counts: BTreeMap::new() };
+                let (terms, counts) = (Vec::new(), BTreeMap::new());
+                let mut quota = Quota { id, window: window.clone(), is_strict, terms, counts, unbound: 0 };
                 let terms = self.any_terms(&quota);
                 self.authority.set(id, window.clone(), terms);
                 quota.terms.push((self.now, terms));
@@ -32,11 +32,11 @@ impl World {
         self.chains.retain(|chain| !chain.is_empty());
     }
 
-    /// A limit, now and then with more for a while. A sole node may have none.
+    /// A limit, now and then with more for a while; or none.
     fn any_terms(&mut self, quota: &Quota) -> Terms {
         let limit = NanoUsd(self.random.between(50, 500));
         let is_strict = quota.is_strict;
-        if self.authority.nodes == 1 && quota.window == Window::Total && self.random.once_in(3) {
+        if quota.window == Window::Total && self.random.once_in(3) {
             return Terms { limit: NanoUsd::MAX, is_strict, increase: None };
         }
         let until = self.soon(500, 40_000);
