@@ -100,6 +100,7 @@ fn call() -> (Intent, Terminal) {
         recovery_charge: NanoUsd(1_000),
         input_estimate: 300,
         shares: [1, 2, 3].map(|id| Share { quota: QuotaId(id), period: EpochMs(0) }).to_vec(),
+        attribution: None,
     };
     let terminal = Terminal {
         call: CallId(7),

@@ -136,6 +136,7 @@ impl Shipped {
             recovery_charge: NanoUsd(1_000),
             input_estimate: 300,
             shares: shares.to_vec(),
+            attribution: None,
         };
         let terminal = Terminal {
             call,

@@ -223,7 +223,8 @@ impl Gateway {
         let body = receive::body(session, &runtime.limits, &self.activity).await?;
         let content_type = receive::content_type(session.req_header())?;
         // What is moved from stage to stage and kept by each of their futures is to be small.
-        let mut head = Box::new(request_head::read(body.bytes(), content_type, authenticated.target())?);
+        let head = request_head::read(body.bytes(), content_type, authenticated.target())?;
+        let mut head = receive::tagged(head, session.req_header())?;
         head.hold_to_budget(runtime.credit_unit)?;
         let admitted = self.admit(runtime, authenticated, head, report).await?;
         Ok(self.relay(runtime, session, admitted, body.bytes(), report).await)
@@ -259,7 +260,7 @@ impl Gateway {
         authenticated: Authenticated,
         report: &mut Report,
     ) -> Result<Connection, Denied> {
-        let head = Box::new(realtime::head(client.req_header())?);
+        let head = receive::tagged(realtime::head(client.req_header())?, client.req_header())?;
         let target = authenticated.target().clone();
         let call = self.admit(runtime, authenticated, head.clone(), report).await?;
         Session { gateway: self, runtime, client, target, head, report }.run(call).await

@@ -6,12 +6,13 @@
 //! - [`route`] the table of routes · [`scope`] · [`request_head`] what is read of a request · `authenticate` · [`resolve`] · [`reserve`] (`units`: what is billed beside tokens) · [`admit`] · `growth` · [`settle`]
 //! - [`meter`] counts an answer: [`sse`] cuts events, [`event_stream`] cuts frames, [`answer_scan`] reads whole bodies,
 //!   [`dialect`] knows each protocol, [`tally`] keeps the figures
-//! - [`objects`] what providers store, and whose it is
+//! - [`objects`] what providers store, and whose it is · [`attribution`] for whom a call is
 //! - the nouns: [`key`] [`money`] [`usage`] [`price`] [`catalogue`] [`quota`] [`lease`] [`window`] [`time`] [`id`] [`denied`]
 //! - [`ports`] what the decisions ask of the world; [`memory`] the same in memory, for tests
 
 pub mod admit;
 pub mod answer_scan;
+pub mod attribution;
 mod authenticate;
 pub mod catalogue;
 pub mod denied;

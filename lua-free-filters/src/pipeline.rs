@@ -144,6 +144,7 @@ impl Resolved {
             recovery_charge: settle::recovery_charge(first, need.input_tokens, reserved),
             input_estimate: need.input_tokens,
             shares: reservation.shares(),
+            attribution: self.head.attribution.clone(),
         };
         let mut open = admission.journal.begin(&intent).map_err(|_| Denied::StoreUnavailable)?;
         let clamped = output_limit.map_or(u64::MAX, |limit| limit.saturating_mul(self.head.choices));

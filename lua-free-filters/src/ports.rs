@@ -1,5 +1,6 @@
 //! What the decisions ask of the world: who owns a token or an object, and a durable note of what was begun and how it ended.
 
+use crate::attribution::Attribution;
 use crate::denied::{Code, LimitSource};
 use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use crate::key::{Key, Lookup};
@@ -260,6 +261,8 @@ pub struct Intent {
     pub input_estimate: u64,
     /// Where the charge goes, at most [`QUOTAS_MAX`].
     pub shares: Vec<Share>,
+    /// For whom and for what it is, where the client says so.
+    pub attribution: Option<Box<Attribution>>,
 }
 
 /// A quota of money that a charge goes to, whole, and the period of it that the call was reserved in.

@@ -10,12 +10,14 @@ mod rewrite;
 mod settings;
 mod sound;
 mod tool;
+mod user;
 mod weigh;
 mod weight;
 
 pub use rewrite::Rewrite;
 pub use weight::{TOKENS_PER_ATTACHMENT, TOKENS_PER_MESSAGE, TOKENS_PER_REQUEST, TOKENS_PER_TOOL, Weight};
 
+use crate::attribution::Attribution;
 use crate::denied::Denied;
 use crate::dialect::Dialect;
 use crate::money::NanoUsd;
@@ -30,6 +32,7 @@ use settings::Settings;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use user::User;
 use weigh::Text;
 
 /// What a request asks for, as far as the gateway needs to know.
@@ -62,6 +65,8 @@ pub struct RequestHead {
     /// The most that the client lets the call cost. See [`RequestHead::hold_to_budget`].
     pub cost_max: Option<NanoUsd>,
     budget: Option<Box<Budget>>,
+    /// For whom and for what it is.
+    pub attribution: Option<Box<Attribution>>,
     model_at: Option<Range<usize>>,
     settings_at: Option<Range<usize>>,
     stream_options_at: Option<Range<usize>>,
@@ -95,6 +100,7 @@ impl RequestHead {
             references: Vec::new(),
             cost_max: None,
             budget: None,
+            attribution: None,
             model_at: None,
             settings_at: None,
             stream_options_at: None,
@@ -183,6 +189,7 @@ struct Fields<'a> {
     n: Option<Option<u64>>,
     best_of: Option<Option<u64>>,
     service_tier: Option<Cow<'a, str>>,
+    user: User<'a>,
     size: Option<Option<Text<'a>>>,
     quality: Option<Option<Text<'a>>>,
     weight: Weight,
@@ -219,6 +226,7 @@ impl Fields<'_> {
             in_background: self.background.unwrap_or(false),
             references: references.into_found(),
             budget: Budget::read(body, self.max_credits, self.max_cost_usd)?,
+            attribution: self.user.attribution(),
             model_at: self.model.map(|raw| place(body, raw)),
             settings_at: self.settings.map(|raw| place(body, raw)),
             stream_options_at: self.stream_options.map(|options| place(body, options)),
@@ -310,6 +318,12 @@ impl<'a> Visitor<'a> for HeadSeed<'_> {
                 "service_tier" => {
                     let tier = members.next_value::<Option<Text<'a>>>()?;
                     once(&mut fields.service_tier, tier.map(|Text(tier)| tier).unwrap_or_default())
+                }
+                other if User::is_named_by(other, self.dialect) => {
+                    let value = members.next_value()?;
+                    fields.weight.add_raw(other, self.dialect, value).map_err(de::Error::custom)?;
+                    fields.user.note(other, value);
+                    true
                 }
                 other => {
                     fields.weight.add(other, self.dialect, &mut members)?;

@@ -319,6 +319,7 @@ mod tests {
             "connection",
             "x-forwarded-for",
             "x-tollgate-client",
+            "x-tollgate-tags",
             "accept-encoding",
             "openai-organization",
             "x-amz-date",

@@ -3,8 +3,10 @@
 use super::{Activity, Runtime};
 use crate::config::Limits;
 use bytes::{Bytes, BytesMut};
+use filters::attribution::{self, Attribution};
 use filters::denied::Denied;
 use filters::dialect::Protocol;
+use filters::request_head::RequestHead;
 use filters::route::{Route, Target};
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING};
@@ -154,6 +156,18 @@ pub(super) fn query(head: &RequestHeader, protocol: Protocol) -> Option<Cow<'_, 
 
 fn key_of_query(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix("key="))
+}
+
+const TAGS: http::HeaderName = http::HeaderName::from_static("x-tollgate-tags");
+
+/// What a request asks for, with the tags that its head has beside its body.
+pub(super) fn tagged(mut asked: RequestHead, head: &RequestHeader) -> Result<Box<RequestHead>, Denied> {
+    if head.headers.contains_key(TAGS) {
+        let mut tags = Vec::new();
+        head.headers.get_all(TAGS).iter().try_for_each(|value| attribution::add_tags(&mut tags, value.as_bytes()))?;
+        asked.attribution = Attribution::with_tags(asked.attribution, tags);
+    }
+    Ok(Box::new(asked))
 }
 
 /// What the body is. Two answers are refused, because the provider may believe the other one.

@@ -114,6 +114,7 @@ impl Books {
             recovery_charge: charge,
             input_estimate: input,
             shares: self.quotas.iter().map(|quota| Share { quota: *quota, period: EpochMs(0) }).collect(),
+            attribution: None,
         };
         let terminal = Terminal {
             call: intent.call,

@@ -233,10 +233,14 @@ impl filters::ports::Journal for Journal {
     fn begin(&self, intent: &Intent) -> Result<Box<dyn OpenCall>, JournalFull> {
         crash::point("before-intent");
         let mut draft = Draft::intent(intent);
-        let bytes = draft.slots_bytes() + TERMINAL_ROOM_BYTES;
+        let attribution = intent.attribution.iter().flat_map(|for_whom| Draft::attribution(intent.call, for_whom));
+        let mut behind: Vec<Draft> = attribution.collect();
+        let behind_bytes: usize = behind.iter().map(Draft::slots_bytes).sum();
+        let bytes = draft.slots_bytes() + TERMINAL_ROOM_BYTES + behind_bytes;
         draft.set_room(bytes);
         let mut room = self.keeper.take(bytes)?;
         crash::point("inside-intent");
+        behind.iter_mut().rev().for_each(|draft| room.publish_behind(draft));
         room.publish(&mut draft);
         crash::point("after-intent");
         Ok(Box::new(BegunCall { room }))

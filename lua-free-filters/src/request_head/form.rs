@@ -6,6 +6,7 @@
 use super::sound;
 use super::weight::Weight;
 use super::{RequestHead, default_or_refused};
+use crate::attribution::Attribution;
 use crate::denied::Denied;
 use crate::dialect::Dialect;
 use crate::objects::{ObjectKind, Reference};
@@ -57,6 +58,7 @@ struct Said {
     choices: Option<u64>,
     picture: Picture,
     references: Vec<Reference>,
+    attribution: Option<Box<Attribution>>,
 }
 
 /// Reads the head of a request that is a form.
@@ -83,13 +85,14 @@ pub(super) fn read(body: &[u8], content_type: &str, dialect: Dialect) -> Result<
             }
         }
     }
-    let Said { model, model_at, streamed, choices, picture, references } = said;
+    let Said { model, model_at, streamed, choices, picture, references, attribution } = said;
     let model = model.map_or_else(|| default_or_refused(dialect), Ok)?;
     Ok(RequestHead {
         streamed,
         choices: choices.unwrap_or(1).max(1),
         picture,
         references,
+        attribution,
         model_at,
         form: Some(Form { boundary: boundary.into() }),
         ..RequestHead::new(dialect, model, weight)
@@ -119,6 +122,7 @@ impl Said {
             "n" => self.choices = number()?,
             "size" => self.picture.size = Some(text.into()),
             "quality" => self.picture.quality = Some(text.into()),
+            "user" => self.attribution = Attribution::to_user(text),
             "partial_images" => weight.partial_images = number()?.unwrap_or(0),
             // The provider fetches it, however long it is.
             "url" | "file_url" => weight.refer_to_anything_unbounded(),

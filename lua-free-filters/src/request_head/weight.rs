@@ -7,7 +7,8 @@ use super::weigh::{Weigh, Worth};
 use crate::dialect::Dialect;
 use crate::objects::{Place, References};
 use crate::price::CacheWrite;
-use serde::de::MapAccess;
+use serde::de::{DeserializeSeed, MapAccess};
+use serde_json::value::RawValue;
 
 /// Tokens that a protocol may add around each message.
 pub const TOKENS_PER_MESSAGE: u64 = 16;
@@ -168,6 +169,13 @@ impl Weight {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Adds a member that is read for its own sake too, and says nothing but its text.
+    pub(super) fn add_raw(&mut self, name: &str, dialect: Dialect, value: &RawValue) -> serde_json::Result<()> {
+        self.text_bytes += name.len() as u64;
+        let weigh = Weigh { weight: self, member: Member::at_top(name, dialect), dialect, place: Place::at_top(name) };
+        weigh.deserialize(&mut serde_json::Deserializer::from_str(value.get())).map(drop)
     }
 
     /// Ends the body: what its members say of each other.

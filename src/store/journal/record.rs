@@ -10,7 +10,7 @@
 
 mod notes;
 
-pub(super) use notes::{read_amendment, read_attempt, read_claim, read_progress};
+pub(super) use notes::{read_amendment, read_attempt, read_attribution, read_claim, read_progress};
 
 use filters::denied::Code;
 use filters::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
@@ -57,8 +57,11 @@ pub(super) enum Kind {
     Attempt = 6,
     /// Whose an object is that a provider stores.
     Claim = 7,
+    /// For whom and for what a call is, in the call's own room behind the place of its terminal: whoever does not know of it steps over
+    /// it with the room.
+    Attribution = 128,
     /// Anything from here on is a later release's, stands alone, and may be done without: it is passed over, and counted.
-    Later = 128,
+    Later = 129,
 }
 
 /// Where a record lies in the journal.
@@ -231,8 +234,10 @@ pub(super) fn check(bytes: &[u8], position: Position) -> Result<Header, Flaw> {
     if !placed || u32_at(record, CRC_AT) != crc_of(record) {
         return Err(Flaw::Broken);
     }
+    const ATTRIBUTION: u8 = Kind::Attribution as u8;
     let kind = match record[6] {
-        later if later >= Kind::Later as u8 => Kind::Later,
+        ATTRIBUTION if record[7] == FORMAT => Kind::Attribution,
+        later if later >= ATTRIBUTION => Kind::Later,
         newer if !matches!(record[7], FORMAT | FORMAT_BEFORE) => return Err(Flaw::Newer(newer)),
         1 => Kind::Intent,
         2 => Kind::Terminal,
@@ -270,7 +275,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].first_chunk().copied().map(u32::from_le_bytes).unwrap_or_default()
 }
 
-/// The fields of a checked intent; `None` if a release that is not this one wrote them.
+/// The fields of a checked intent, without what stands behind its terminal; `None` if a release that is not this one wrote them.
 pub(super) fn read_intent(record: &[u8], header: &Header) -> Option<Intent> {
     let mut fields = Fields { rest: record.get(HEADER_BYTES..header.length)? };
     Some(Intent {
@@ -287,6 +292,7 @@ pub(super) fn read_intent(record: &[u8], header: &Header) -> Option<Intent> {
         model: fields.name()?,
         provider: fields.name()?,
         shares: fields.shares(header.format)?,
+        attribution: None,
     })
 }
 
@@ -418,7 +424,7 @@ mod tests {
                 call: CallId(ids[0]), key: KeyId(ids[1]), org: OrgId(ids[2]),
                 route: Route::ALL[route], streamed, model: names.0.into(), provider: names.1.into(),
                 price: PriceId(numbers.0), started: EpochMs(numbers.1), reserved: NanoUsd(numbers.2),
-                recovery_charge: NanoUsd(numbers.3), input_estimate: numbers.4, shares,
+                recovery_charge: NanoUsd(numbers.3), input_estimate: numbers.4, shares, attribution: None,
             }
         }
     }

@@ -212,7 +212,7 @@ impl Recovery {
                 self.counts.passed_over += 1;
                 true
             }
-            Kind::Intent | Kind::Terminal | Kind::Void => true,
+            Kind::Intent | Kind::Terminal | Kind::Void | Kind::Attribution => true,
         };
         self.counts.corrupt += u64::from(!is_read);
     }

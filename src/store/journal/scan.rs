@@ -74,8 +74,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The record at `at`, if something may begin with it, and where the next may begin. A terminal never comes first: one
-    /// that stands alone belongs to an intent that can't be read, and to the damage.
+    /// The record at `at`, if something may begin with it, and where the next may begin. A terminal or an attribution never comes
+    /// first: one that stands alone belongs to an intent that can't be read, and to the damage.
     fn good(&self, at: usize) -> Option<(Item, usize)> {
         let header = match self.check(at) {
             Ok(header) => header,
@@ -89,7 +89,7 @@ impl<'a> Scanner<'a> {
                 Some((Item::Note { offset: at, note: header }, past))
             }
             Kind::Void => Some((Item::Void, past)),
-            Kind::Terminal => None,
+            Kind::Terminal | Kind::Attribution => None,
         }
     }
 

@@ -5,7 +5,7 @@
 //! - The mapping lives as long as the [`Segment`]; the directory's lock keeps other processes from writing to the file or
 //!   cutting it short, and this one cuts only files that it has not mapped yet.
 //! - Bytes of a record are written by the one owner of its [`Room`], before the record's first word is stored with
-//!   release ordering, and never afterwards: a room is filled from its start to its end.
+//!   release ordering, and never afterwards: a room is filled from both its ends, and they never cross.
 //! - Bytes of a record are read only after its first word was loaded with acquire ordering and found non-zero.
 
 #![allow(unsafe_code)]
@@ -203,7 +203,7 @@ impl Segment {
                 Kind::Intent => Look::Call(header),
                 Kind::Attempt | Kind::Amend | Kind::Claim => Look::Note(header),
                 Kind::Void | Kind::Progress | Kind::Later => Look::Skip(header.room.max(SLOT_BYTES)),
-                Kind::Terminal => Look::Skip(record::slots_bytes(header.length)),
+                Kind::Terminal | Kind::Attribution => Look::Skip(record::slots_bytes(header.length)),
             },
             // Recovery has refused what is newer.
             Err(Flaw::Empty | Flaw::Broken | Flaw::Newer(_)) => Look::Skip(SLOT_BYTES),
@@ -336,21 +336,32 @@ impl Room {
 
     /// Writes the next record of the call: its body, then, so that readers see all or nothing, its first word.
     pub(super) fn publish(&mut self, draft: &mut record::Draft) {
-        let taken = draft.slots_bytes();
-        assert!(self.next + taken <= self.end, "a call takes room for all its records");
-        let bytes = draft.at(Position { segment: self.segment.number, offset: self.next });
-        let (Some(word), Some((first, body))) = (self.segment.word(self.next), bytes.split_first_chunk()) else {
+        let at = self.next;
+        self.next += draft.slots_bytes();
+        self.write(at, draft);
+    }
+
+    /// Writes a record at the end of the room, in front of those that were written so before. Readers who come by the call's first
+    /// record find it, so it is written before that.
+    pub(super) fn publish_behind(&mut self, draft: &mut record::Draft) {
+        self.end -= draft.slots_bytes();
+        self.write(self.end, draft);
+    }
+
+    fn write(&self, at: usize, draft: &mut record::Draft) {
+        assert!(self.next <= self.end, "a call takes room for all its records");
+        let bytes = draft.at(Position { segment: self.segment.number, offset: at });
+        let (Some(word), Some((first, body))) = (self.segment.word(at), bytes.split_first_chunk()) else {
             return;
         };
         // SAFETY: inside this room by the assertion. Nobody else writes to it, nothing here was written before, as
-        // `next` only grows, and nobody reads it before the store below.
+        // `next` only grows and `end` only falls, and nobody reads it before the store below.
         unsafe {
-            let to = self.segment.map.as_mut_ptr().add(self.next + first.len());
+            let to = self.segment.map.as_mut_ptr().add(at + first.len());
             std::ptr::copy_nonoverlapping(body.as_ptr(), to, body.len());
         }
         word.store(u64::from_ne_bytes(*first), Release);
         self.segment.dirty.store(true, Release);
-        self.next += taken;
     }
 }
 

@@ -7,6 +7,7 @@ use super::record::{self, Header, Kind, Position};
 use super::segment::{Look, Segment};
 use crate::{clock, crash};
 use async_trait::async_trait;
+use filters::attribution::Attribution;
 use filters::objects::Object;
 use filters::ports::{Amendment, FailedAttempt, Intent, Terminal};
 use std::sync::Arc;
@@ -305,7 +306,7 @@ impl Waiting {
             Kind::Attempt => Awaited::Attempt,
             Kind::Amend => Awaited::Amendment,
             Kind::Claim => Awaited::Claim,
-            Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void | Kind::Later => {
+            Kind::Intent | Kind::Terminal | Kind::Progress | Kind::Void | Kind::Attribution | Kind::Later => {
                 Awaited::Call { terminal_at: at + record::slots_bytes(header.length) }
             }
         };
@@ -322,11 +323,23 @@ impl Waiting {
 
     fn read_call(&self, terminal_at: usize) -> Option<(Intent, Terminal)> {
         let (intent, header) = self.record_at(self.at, Kind::Intent)?;
-        let intent = record::read_intent(intent, &header)?;
+        let mut intent = record::read_intent(intent, &header)?;
+        intent.attribution = self.read_attribution(terminal_at + record::TERMINAL_ROOM_BYTES, self.at + header.room);
         let (terminal, header) = self.record_at(terminal_at, Kind::Terminal)?;
         let mut terminal = record::read_terminal(terminal, &header)?;
         terminal.reserved = terminal.reserved.max(intent.reserved);
         Some((intent, terminal))
+    }
+
+    /// What stands between the place of the call's terminal and the end of its room.
+    fn read_attribution(&self, mut from: usize, end: usize) -> Option<Box<Attribution>> {
+        let mut attribution = None::<Box<Attribution>>;
+        while from < end {
+            let (bytes, header) = self.record_at(from, Kind::Attribution)?;
+            record::read_attribution(bytes, &header, attribution.get_or_insert_default())?;
+            from += record::slots_bytes(header.length);
+        }
+        attribution
     }
 
     fn read_note<T>(&self, read: fn(&[u8], &Header) -> Option<T>) -> Option<T> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod after;
+mod attribution;
 mod before;
 
 use super::record::{Draft, Position};
@@ -104,6 +105,7 @@ fn intent(call: u128) -> Intent {
         recovery_charge: NanoUsd(600),
         input_estimate: 70,
         shares: [8, 9].map(|id| Share { quota: QuotaId(id), period: EpochMs(60_000 * id) }).to_vec(),
+        attribution: None,
     }
 }
 

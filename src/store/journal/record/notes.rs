@@ -1,12 +1,18 @@
-//! The records that stand alone: how far a call has come, who did not answer it, what came after its end, whose an object is.
+//! The records beside the two ends of calls: how far a call has come, who did not answer it, what came after its end, whose an
+//! object is; and, within a call's room, for whom it is.
 
 use super::{Draft, Fields, HEADER_BYTES, Header, Kind};
+use filters::attribution::Attribution;
 use filters::denied::Code;
-use filters::id::{KeyId, OrgId};
+use filters::id::{CallId, KeyId, OrgId};
 use filters::money::NanoUsd;
 use filters::objects::{OBJECT_ID_BYTES_MAX, Object, ObjectKind};
 use filters::ports::{Amendment, FailedAttempt, Progress, QUOTAS_MAX};
 use filters::time::EpochMs;
+
+/// Which of the two records of an attribution it is.
+const USER: u32 = 0;
+const TAGS: u32 = 1;
 
 impl Draft {
     pub(in super::super) fn progress(progress: &Progress) -> Self {
@@ -52,6 +58,20 @@ impl Draft {
         draft.put(&(id.len() as u16).to_le_bytes());
         draft.put(id.as_bytes());
         draft.standing_alone()
+    }
+
+    /// For whom a call is, and for what: one record each, because both would be too long for one.
+    pub(in super::super) fn attribution(call: CallId, attribution: &Attribution) -> impl Iterator<Item = Self> {
+        let lists = [(USER, attribution.user.as_slice()), (TAGS, &attribution.tags)];
+        lists.into_iter().filter(|(_, texts)| !texts.is_empty()).map(move |(sequence, texts)| {
+            let mut draft = Self::new(Kind::Attribution, sequence, call);
+            draft.put(&[texts.len() as u8]);
+            for text in texts {
+                draft.put(&(text.len() as u16).to_le_bytes());
+                draft.put(text.as_bytes());
+            }
+            draft.standing_alone()
+        })
     }
 
     /// Its room is its own length and no more.
@@ -121,6 +141,25 @@ pub(in super::super) fn read_claim(record: &[u8], header: &Header) -> Option<Obj
             str::from_utf8(fields.rest.get(..usize::from(length))?).ok()?.into()
         },
     })
+}
+
+/// Adds the fields of a checked record of an attribution.
+pub(in super::super) fn read_attribution(record: &[u8], header: &Header, attribution: &mut Attribution) -> Option<()> {
+    let mut fields = Fields { rest: record.get(HEADER_BYTES..header.length)? };
+    let count = fields.byte()?;
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        let length = usize::from(u16::from_le_bytes(fields.take()?));
+        let (text, rest) = fields.rest.split_at_checked(length)?;
+        fields.rest = rest;
+        texts.push(str::from_utf8(text).ok()?.into());
+    }
+    match header.sequence {
+        USER => attribution.user = texts.pop(),
+        TAGS => attribution.tags = texts,
+        _ => return None,
+    }
+    Some(())
 }
 
 #[cfg(test)]
