@@ -1,5 +1,5 @@
 //! The control plane: who may do what with organisations, people, keys, money and credentials.
 
 mod access;
-mod injections;
 mod credits;
+mod injections;
