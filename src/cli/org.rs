@@ -53,6 +53,20 @@ pub enum OrgCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Refuse an organisation's keys from now on, on every node within a second.
+    Suspend {
+        /// Its identifier, `org_…`.
+        id: OrgId,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let a suspended organisation's keys in again.
+    Resume {
+        /// Its identifier, `org_…`.
+        id: OrgId,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Add credit to an organisation's balance.
     Topup {
         /// Its identifier, `org_…`.
@@ -122,6 +136,16 @@ pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> 
             let changes = limits.changes(now)?;
             let store = place.open_store().await?;
             store.change_limits(Owner::Organisation(id), &changes, now).await?;
+            show(&store, id, place.printer(out), now).await?;
+        }
+        OrgCommand::Suspend { id, place } => {
+            let store = place.open_store().await?;
+            store.suspend_organisation(id, true, now).await?;
+            show(&store, id, place.printer(out), now).await?;
+        }
+        OrgCommand::Resume { id, place } => {
+            let store = place.open_store().await?;
+            store.suspend_organisation(id, false, now).await?;
             show(&store, id, place.printer(out), now).await?;
         }
         OrgCommand::Topup { id, usd, reason, place } => {

@@ -1,11 +1,13 @@
 //! Invitations: who has the token may become a member, once, until it expires.
 
 use super::members::{self, MemberRecord, Role, check_grant, read_role};
+use super::trail::{self, By, Entry};
 use super::users::{self, Email, NewUser, PasswordHash};
 use super::{Connection, Rows, Store, StoreError, organisations, parsed};
 use filters::id::{InvitationId, OrgId, UserId, bits};
 use filters::key::{Lookup, Token};
 use filters::time::EpochMs;
+use serde_json::json;
 use sqlx::Row;
 
 /// What tokens of invitations begin with.
@@ -92,7 +94,13 @@ const SELECT: &str = "SELECT id, org, email, role, created_ms, expires_ms, accep
 impl Store {
     /// Invites somebody, as somebody may whose role is `granter`. Whom the organisation has invited already gets another one, and the one
     /// before is revoked.
-    pub async fn create_invitation(&self, new: &NewInvitation, now: EpochMs) -> Result<IssuedInvitation, StoreError> {
+    pub async fn create_invitation(
+        &self,
+        new: &NewInvitation,
+        by: impl Into<By>,
+    ) -> Result<IssuedInvitation, StoreError> {
+        let by = by.into();
+        let now = by.now;
         check_grant(new.granter, new.role)?;
         let (mut id, mut secret) = ([0; 10], [0; 32]);
         getrandom::fill(&mut id)?;
@@ -126,6 +134,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         let invitation = one(&mut transaction, new.org, id).await?;
+        invitation.record(&mut transaction, "invitation.create", &by).await?;
         transaction.commit().await?;
         Ok(IssuedInvitation { invitation, token })
     }
@@ -152,21 +161,29 @@ impl Store {
         &self,
         org: OrgId,
         id: InvitationId,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<InvitationRecord, StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
         let before = one(&mut transaction, org, id).await?;
         if before.accepted.is_some() {
             return Err(StoreError::Refused("the invitation was accepted: remove the member instead"));
         }
-        let revoked = before.revoked.unwrap_or(now);
+        let revoked = before.revoked.unwrap_or(by.now);
         sqlx::query("UPDATE invitations SET revoked_ms = $1 WHERE id = $2")
             .bind(revoked.0)
             .bind(id.to_string())
             .execute(&mut *transaction)
             .await?;
+        before.record(&mut transaction, "invitation.revoke", &by).await?;
         transaction.commit().await?;
         Ok(InvitationRecord { revoked: Some(revoked), ..before })
+    }
+
+    /// Refuses a token that opens nothing.
+    pub async fn must_be_open(&self, lookup: Lookup, now: EpochMs) -> Result<(), StoreError> {
+        let mut reader = self.database.reader.acquire().await?;
+        open(&mut reader, lookup, now).await.map(drop)
     }
 
     /// Makes whoever has the token a member. It is for the address that was invited and for nobody else.
@@ -174,54 +191,70 @@ impl Store {
         &self,
         lookup: Lookup,
         guest: &Guest,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<MemberRecord, StoreError> {
+        let mut by = by.into();
         let mut transaction = self.database.change().await?;
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE lookup = $1")))
-            .bind(&lookup.0[..])
-            .fetch_optional(&mut *transaction)
-            .await?;
-        let invitation = row.as_ref().map(read_row).transpose()?.filter(|invitation| invitation.status(now) == "open");
-        let invitation = invitation.ok_or_else(|| StoreError::NotFound("open invitation of this token".to_owned()))?;
+        let invitation = open(&mut transaction, lookup, by.now).await?;
         let user = match guest {
             Guest::User(id) => users::by_id(&mut transaction, *id).await?,
             Guest::New { name, password } => {
                 let email: Email = invitation.email.parse().map_err(StoreError::Refused)?;
                 let new = NewUser { email, name: name.clone(), password: Some(password.clone()) };
-                users::insert(&mut transaction, &new, now).await?
+                users::insert(&mut transaction, &new, &by).await?
             }
         };
         if user.email.as_str() != invitation.email {
             return Err(StoreError::Refused("the invitation is for another e-mail address: sign in as that one"));
         }
-        let member = members::insert(&mut transaction, invitation.org, user.id, invitation.role, now).await?;
+        // Whoever had the token is known from now on.
+        by.actor.id = user.id.to_string();
+        let member = members::insert(&mut transaction, invitation.org, user.id, invitation.role, &by).await?;
         sqlx::query("UPDATE invitations SET accepted_ms = $1, accepted_by = $2 WHERE id = $3")
-            .bind(now.0)
+            .bind(by.now.0)
             .bind(user.id.to_string())
             .bind(invitation.id.to_string())
             .execute(&mut *transaction)
             .await?;
+        invitation.record(&mut transaction, "invitation.accept", &by).await?;
         transaction.commit().await?;
         Ok(member)
     }
 }
 
+impl InvitationRecord {
+    async fn record(&self, connection: &mut Connection, action: &'static str, by: &By) -> Result<(), StoreError> {
+        let is = trail::json(&json!({"email": self.email, "role": self.role.name()}));
+        let entry = Entry { org: Some(self.org), action, object: self.id.to_string(), before: None, after: Some(&is) };
+        trail::record(connection, by, entry).await
+    }
+}
+
+/// The invitation of a token, if it can be accepted.
+async fn open(connection: &mut Connection, lookup: Lookup, now: EpochMs) -> Result<InvitationRecord, StoreError> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE lookup = $1")))
+        .bind(&lookup.0[..])
+        .fetch_optional(connection)
+        .await?;
+    let invitation = row.as_ref().map(read_row).transpose()?.filter(|invitation| invitation.status(now) == "open");
+    invitation.ok_or_else(|| StoreError::NotFound("invitation that this token opens".to_owned()))
+}
+
 /// Revokes a member's open invitations that somebody of the role they have now could not make; all of them if they have none.
 pub(super) async fn revoke_of(
     connection: &mut Connection,
-    org: OrgId,
-    user: UserId,
+    member: &MemberRecord,
     role: Option<Role>,
-    now: EpochMs,
+    by: &By,
 ) -> Result<(), StoreError> {
     for lost in Role::ALL.into_iter().filter(|other| !role.is_some_and(|role| role.may_grant(*other))) {
         sqlx::query(
             "UPDATE invitations SET revoked_ms = $1 WHERE org = $2 AND invited_by = $3 AND role = $4 \
              AND accepted_ms IS NULL AND revoked_ms IS NULL",
         )
-        .bind(now.0)
-        .bind(org.to_string())
-        .bind(user.to_string())
+        .bind(by.now.0)
+        .bind(member.org.to_string())
+        .bind(member.user.to_string())
         .bind(lost.name())
         .execute(&mut *connection)
         .await?;

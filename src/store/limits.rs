@@ -1,10 +1,13 @@
 //! Limits as people set, change and remove them. Every change is written to the history too, so that the books can be held
 //! against the limit that was in force.
 
+mod operators;
+
 use super::changes::Change;
 use super::ledger::{Tail, Whose};
 use super::quotas::{self, QuotaKind, QuotaRow, Thresholds, plain_window, window_columns};
-use super::{Connection, Engine, Store, StoreError, keys, organisations, projects};
+use super::trail::{self, By, Entry};
+use super::{Connection, Engine, Store, StoreError, keys, organisations, parsed, projects};
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::Glob;
@@ -12,6 +15,7 @@ use filters::lease::Increase;
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use filters::window::Window;
+use serde_json::json;
 use sqlx::{QueryBuilder, Row};
 use std::fmt;
 
@@ -160,16 +164,21 @@ impl LimitChange {
 }
 
 impl Store {
-    /// Sets, changes or removes limits of an owner, all or none; gives the limits that it has then.
+    /// Sets, changes or removes limits of an owner, all or none; gives the limits that it has then. What an operator has limited of
+    /// an organisation is changed by operators alone.
     pub async fn change_limits(
         &self,
         owner: Owner,
         changes: &[LimitChange],
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<Vec<QuotaRow>, StoreError> {
+        let by = by.into();
+        let now = by.now;
         let mut transaction = self.database.change().await?;
         check_owner(&mut transaction, owner).await?;
         let owners = [owner.to_string()];
+        let before = quotas::read(&mut transaction, &owners, now).await?;
+        operators::check(&mut transaction, owner, changes, &by).await?;
         for change in changes {
             let rows = quotas::read(&mut transaction, &owners, now).await?;
             let row = rows.iter().find(|row| change.is_for(row));
@@ -182,9 +191,15 @@ impl Store {
                 (Some(limit), _) => set(&mut transaction, &[(owner.to_string(), limit)], now).await?,
             }
         }
+        operators::mark(&mut transaction, owner, changes, &by).await?;
         owner_changed(owner).record(&mut transaction, now).await?;
         let tail = Tail::read(&mut transaction, owner.whose()).await?;
         let limits = quotas::read_with(&mut transaction, &owners, &tail, now).await?;
+        let (was, is) = (entry(&before), entry(&limits));
+        let org = Some(org_of(&mut transaction, owner).await?);
+        let entry =
+            Entry { org, action: "limits.change", object: owner.to_string(), before: Some(&was), after: Some(&is) };
+        trail::record(&mut transaction, &by, entry).await?;
         transaction.commit().await?;
         Ok(limits)
     }
@@ -195,6 +210,31 @@ impl Store {
         let tail = Tail::read(&mut snapshot, owner.whose()).await?;
         quotas::read_with(&mut snapshot, &[owner.to_string()], &tail, now).await
     }
+}
+
+/// Limits as the trail has them.
+fn entry(limits: &[QuotaRow]) -> String {
+    let limit = |row: &QuotaRow| {
+        let model = row.model.as_ref().map(|glob| &*glob.0);
+        let mut entry = json!({"kind": row.kind.name(), "window": row.window.to_string(), "model": model,
+            "limit": row.limit, "strict": row.is_strict, "thresholds": row.thresholds.0});
+        if let Some(Increase { amount, until }) = row.increase {
+            entry["increase"] = json!({"amount": amount.0, "until_ms": until.0});
+        }
+        entry
+    };
+    let limiting = limits.iter().filter(|row| row.kind != QuotaKind::Balance && row.limit != i64::MAX);
+    trail::json(&limiting.map(limit).collect::<Vec<_>>())
+}
+
+/// Whose an owner is.
+async fn org_of(connection: &mut Connection, owner: Owner) -> Result<OrgId, StoreError> {
+    let statement = match owner {
+        Owner::Key(_) => "SELECT org FROM keys WHERE id = $1",
+        Owner::Project(_) => "SELECT org FROM projects WHERE id = $1",
+        Owner::Organisation(org) => return Ok(org),
+    };
+    parsed(&sqlx::query(statement).bind(owner.to_string()).fetch_one(connection).await?, "org")
 }
 
 /// What a gateway must read again when limits of an owner change.

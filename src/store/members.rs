@@ -1,8 +1,10 @@
 //! Members: which users an organisation has, and what each may do in it.
 
+use super::trail::{self, By, Entry};
 use super::{Connection, Rows, Store, StoreError, organisations, parsed, users};
 use filters::id::{OrgId, UserId};
 use filters::time::EpochMs;
+use serde_json::json;
 use sqlx::Row;
 
 /// Most organisations of one user: each of their requests reads all of them.
@@ -63,6 +65,8 @@ pub struct Membership {
     pub org: OrgId,
     /// What it is called.
     pub org_name: String,
+    /// When it was made.
+    pub org_created: EpochMs,
     /// Since when its keys are refused, if they are.
     pub suspended: Option<EpochMs>,
     /// What the user is in it.
@@ -121,12 +125,13 @@ impl Store {
         org: OrgId,
         user: UserId,
         role: Role,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<MemberRecord, StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
         organisations::must_exist(&mut transaction, org).await?;
         users::by_id(&mut transaction, user).await?;
-        let member = insert(&mut transaction, org, user, role, now).await?;
+        let member = insert(&mut transaction, org, user, role, &by).await?;
         transaction.commit().await?;
         Ok(member)
     }
@@ -138,8 +143,9 @@ impl Store {
         user: UserId,
         role: Role,
         granter: Role,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<MemberRecord, StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
         let before = must_be_touchable(&mut transaction, org, user, granter).await?;
         check_grant(granter, role)?;
@@ -152,13 +158,22 @@ impl Store {
             .bind(user.to_string())
             .execute(&mut *transaction)
             .await?;
-        super::invitations::revoke_of(&mut transaction, org, user, Some(role), now).await?;
+        super::invitations::revoke_of(&mut transaction, &before, Some(role), &by).await?;
+        let after = MemberRecord { role, ..before.clone() };
+        after.record(&mut transaction, "member.change", Some(&before), &by).await?;
         transaction.commit().await?;
-        Ok(MemberRecord { role, ..before })
+        Ok(after)
     }
 
     /// Removes a member, as somebody may whose own role is `granter`. An organisation keeps its last owner.
-    pub async fn remove_member(&self, org: OrgId, user: UserId, granter: Role, now: EpochMs) -> Result<(), StoreError> {
+    pub async fn remove_member(
+        &self,
+        org: OrgId,
+        user: UserId,
+        granter: Role,
+        by: impl Into<By>,
+    ) -> Result<(), StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
         let before = must_be_touchable(&mut transaction, org, user, granter).await?;
         must_not_be_last_owner(&mut transaction, &before).await?;
@@ -167,7 +182,16 @@ impl Store {
             .bind(user.to_string())
             .execute(&mut *transaction)
             .await?;
-        super::invitations::revoke_of(&mut transaction, org, user, None, now).await?;
+        super::invitations::revoke_of(&mut transaction, &before, None, &by).await?;
+        let was = before.entry();
+        let entry = Entry {
+            org: Some(org),
+            action: "member.remove",
+            object: user.to_string(),
+            before: Some(&was),
+            after: None,
+        };
+        trail::record(&mut transaction, &by, entry).await?;
         Ok(transaction.commit().await?)
     }
 }
@@ -178,7 +202,7 @@ pub(super) async fn insert(
     org: OrgId,
     user: UserId,
     role: Role,
-    now: EpochMs,
+    by: &By,
 ) -> Result<MemberRecord, StoreError> {
     let held: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM members WHERE user_id = $1")
         .bind(user.to_string())
@@ -193,19 +217,41 @@ pub(super) async fn insert(
     .bind(org.to_string())
     .bind(user.to_string())
     .bind(role.name())
-    .bind(now.0)
+    .bind(by.now.0)
     .execute(&mut *connection)
     .await?;
     if made.rows_affected() == 0 {
         return Err(StoreError::Refused("the user is a member already: change the role instead"));
     }
-    one(connection, org, user).await?.ok_or_else(|| unknown(user))
+    let member = one(connection, org, user).await?.ok_or_else(|| unknown(user))?;
+    member.record(connection, "member.add", None, by).await?;
+    Ok(member)
+}
+
+impl MemberRecord {
+    /// The member as the trail has them.
+    fn entry(&self) -> String {
+        trail::json(&json!({"email": self.email, "role": self.role.name()}))
+    }
+
+    async fn record(
+        &self,
+        connection: &mut Connection,
+        action: &'static str,
+        before: Option<&Self>,
+        by: &By,
+    ) -> Result<(), StoreError> {
+        let (was, is) = (before.map(Self::entry), self.entry());
+        let object = self.user.to_string();
+        let entry = Entry { org: Some(self.org), action, object, before: was.as_deref(), after: Some(&is) };
+        trail::record(connection, by, entry).await
+    }
 }
 
 /// A user's organisations, in the order in which those were made.
 pub(super) async fn of_user(connection: &mut Connection, user: UserId) -> Result<Vec<Membership>, StoreError> {
     let rows = sqlx::query(
-        "SELECT m.org, m.role, o.name, o.suspended_ms FROM members m JOIN organisations o ON o.id = m.org \
+        "SELECT m.org, m.role, o.name, o.created_ms, o.suspended_ms FROM members m JOIN organisations o ON o.id = m.org \
          WHERE m.user_id = $1 ORDER BY m.org",
     )
     .bind(user.to_string())
@@ -215,6 +261,7 @@ pub(super) async fn of_user(connection: &mut Connection, user: UserId) -> Result
         Ok(Membership {
             org: parsed(row, "org")?,
             org_name: row.try_get("name")?,
+            org_created: EpochMs(row.try_get("created_ms")?),
             suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.map(EpochMs),
             role: read_role(row)?,
         })

@@ -5,11 +5,12 @@ use super::credits::{NewEntry, NewKind};
 use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit};
 use super::quotas::QuotaKind;
-use super::trail::By;
+use super::trail::{self, By, Entry};
 use super::{Connection, Rows, Store, StoreError, parsed};
 use filters::id::{OrgId, QuotaId, bits};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
+use serde_json::json;
 use sqlx::Row;
 
 /// An organisation as the store knows it.
@@ -44,8 +45,8 @@ const SELECT: &str = "SELECT o.id, o.name, o.created_ms, o.suspended_ms, q.id AS
 
 impl Store {
     /// Makes an organisation without credits.
-    pub async fn create_organisation(&self, name: &str, now: EpochMs) -> Result<OrganisationRecord, StoreError> {
-        self.create_limited_organisation(name, &[], now).await
+    pub async fn create_organisation(&self, name: &str, by: impl Into<By>) -> Result<OrganisationRecord, StoreError> {
+        self.create_limited_organisation(name, &[], by).await
     }
 
     /// Makes an organisation without credits, with limits beside its balance.
@@ -53,10 +54,10 @@ impl Store {
         &self,
         name: &str,
         limits: &[Limit],
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<OrganisationRecord, StoreError> {
         let mut transaction = self.database.change().await?;
-        let id = insert(&mut transaction, name, limits, now).await?;
+        let id = insert(&mut transaction, name, limits, &by.into()).await?;
         transaction.commit().await?;
         self.organisation(id).await
     }
@@ -96,19 +97,57 @@ impl Store {
         self.organisation(org).await
     }
 
-    /// Refuses an organisation's keys from now on, or lets them in again.
-    pub async fn suspend_organisation(&self, org: OrgId, suspended: bool, now: EpochMs) -> Result<(), StoreError> {
+    /// Refuses an organisation's keys from now on, or lets them in again. One that is suspended already keeps its moment.
+    pub async fn suspend_organisation(&self, org: OrgId, suspended: bool, by: impl Into<By>) -> Result<(), StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
-        let changed = sqlx::query("UPDATE organisations SET suspended_ms = $1 WHERE id = $2")
-            .bind(suspended.then_some(now.0))
+        must_exist(&mut transaction, org).await?;
+        sqlx::query(
+            "UPDATE organisations SET suspended_ms = CASE WHEN $1 = 1 THEN COALESCE(suspended_ms, $2) ELSE NULL END WHERE id = $3",
+        )
+        .bind(i64::from(suspended))
+        .bind(by.now.0)
+        .bind(org.to_string())
+        .execute(&mut *transaction)
+        .await?;
+        Change::Organisation(org).record(&mut transaction, by.now).await?;
+        let action = if suspended { "org.suspend" } else { "org.resume" };
+        let entry = Entry { org: Some(org), action, object: org.to_string(), before: None, after: None };
+        trail::record(&mut transaction, &by, entry).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Calls an organisation something else.
+    pub async fn rename_organisation(&self, org: OrgId, name: &str, by: impl Into<By>) -> Result<(), StoreError> {
+        let by = by.into();
+        let mut transaction = self.database.change().await?;
+        let before: Option<String> = sqlx::query_scalar("SELECT name FROM organisations WHERE id = $1")
+            .bind(org.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let was = trail::json(&json!({"name": before.ok_or_else(|| unknown(org))?}));
+        sqlx::query("UPDATE organisations SET name = $1 WHERE id = $2")
+            .bind(name)
             .bind(org.to_string())
             .execute(&mut *transaction)
             .await?;
-        if changed.rows_affected() == 0 {
-            return Err(unknown(org));
-        }
-        Change::Organisation(org).record(&mut transaction, now).await?;
+        Change::Organisation(org).record(&mut transaction, by.now).await?;
+        let is = trail::json(&json!({"name": name}));
+        let entry = Entry {
+            org: Some(org),
+            action: "org.change",
+            object: org.to_string(),
+            before: Some(&was),
+            after: Some(&is),
+        };
+        trail::record(&mut transaction, &by, entry).await?;
         Ok(transaction.commit().await?)
+    }
+
+    /// Refuses an organisation that there is not.
+    pub async fn must_have_organisation(&self, org: OrgId) -> Result<(), StoreError> {
+        let mut reader = self.database.reader.acquire().await?;
+        must_exist(&mut reader, org).await
     }
 }
 
@@ -117,8 +156,9 @@ pub(super) async fn insert(
     connection: &mut Connection,
     name: &str,
     limits: &[Limit],
-    now: EpochMs,
+    by: &By,
 ) -> Result<OrgId, StoreError> {
+    let now = by.now;
     let mut random = [0; 10];
     getrandom::fill(&mut random)?;
     let id = OrgId(bits(now, random));
@@ -132,6 +172,9 @@ pub(super) async fn insert(
     let limits = balance.iter().chain(limits).map(|limit| (id.to_string(), limit.clone()));
     limits::set(connection, &limits.collect::<Vec<_>>(), now).await?;
     Change::Organisation(id).record(connection, now).await?;
+    let is = trail::json(&json!({"name": name}));
+    let entry = Entry { org: Some(id), action: "org.create", object: id.to_string(), before: None, after: Some(&is) };
+    trail::record(connection, by, entry).await?;
     Ok(id)
 }
 

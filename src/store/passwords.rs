@@ -6,7 +6,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What OWASP's cheat sheet on password storage asks for first: 19 MiB, two passes, one lane. About 20 ms of a core.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -59,6 +59,12 @@ pub enum PasswordError {
     Random(#[from] getrandom::Error),
 }
 
+/// A place in the queue of those who have a password hashed or checked.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Hashes passwords and checks them. Clones share its places.
 #[derive(Clone, Debug)]
 pub struct Passwords {
@@ -73,8 +79,14 @@ impl Default for Passwords {
 }
 
 impl Passwords {
+    /// A place in the queue, unless it is full.
+    pub fn turn(&self) -> Result<Turn, PasswordError> {
+        let permit = Arc::clone(&self.queue).try_acquire_owned().map_err(|_| PasswordError::Busy)?;
+        Ok(Turn { _permit: permit })
+    }
+
     /// What is to be stored of a password.
-    pub async fn hash(&self, password: &Password) -> Result<PasswordHash, PasswordError> {
+    pub async fn hash(&self, _turn: Turn, password: &Password) -> Result<PasswordHash, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         getrandom::fill(&mut salt)?;
         let password = password.clone();
@@ -87,7 +99,12 @@ impl Passwords {
 
     /// Whether a text is the password of that hash. Where there is none it takes as long, so that nobody learns by the time
     /// which users there are.
-    pub async fn is_password(&self, text: &str, stored: Option<&PasswordHash>) -> Result<bool, PasswordError> {
+    pub async fn is_password(
+        &self,
+        _turn: Turn,
+        text: &str,
+        stored: Option<&PasswordHash>,
+    ) -> Result<bool, PasswordError> {
         let hash = stored.map_or_else(hash_of_nobody, |stored| stored.0.clone());
         let (text, is_known) = (text.to_owned(), stored.is_some());
         let verify = move || {
@@ -102,7 +119,6 @@ impl Passwords {
         T: Send + 'static,
         F: FnOnce() -> Result<T, PasswordError> + Send + 'static,
     {
-        let _waiting = self.queue.try_acquire().map_err(|_| PasswordError::Busy)?;
         // The hash goes on when its caller has left: its place is free only then.
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(failure)?;
         let placed = move || {
@@ -136,30 +152,36 @@ mod tests {
     async fn a_password_is_known_by_its_hash() {
         let passwords = Passwords::default();
         let chosen: Password = "correct horse battery".parse().expect("long enough");
-        let (one, other) = (passwords.hash(&chosen).await, passwords.hash(&chosen).await);
+        let turn = || passwords.turn().expect("a place");
+        let (one, other) = (passwords.hash(turn(), &chosen).await, passwords.hash(turn(), &chosen).await);
         let (one, other) = (one.expect("hashed"), other.expect("hashed"));
         assert!(one.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && one != other, "{}", one.0);
-        assert!(passwords.is_password("correct horse battery", Some(&one)).await.expect("checked"));
-        assert!(!passwords.is_password("Correct horse battery", Some(&one)).await.expect("checked"));
+        assert!(passwords.is_password(turn(), "correct horse battery", Some(&one)).await.expect("checked"));
+        assert!(!passwords.is_password(turn(), "Correct horse battery", Some(&one)).await.expect("checked"));
         assert_eq!(format!("{chosen:?} {one:?}"), "Password(…) PasswordHash(…)");
     }
 
     #[tokio::test]
     async fn nobodys_hash_is_like_every_other_and_no_password_has_it() {
-        let (made, nobodys) = (Passwords::default().hash(&Password(String::new())).await, hash_of_nobody());
+        let passwords = Passwords::default();
+        let turn = || passwords.turn().expect("a place");
+        let (made, nobodys) = (passwords.hash(turn(), &Password(String::new())).await, hash_of_nobody());
         let made = made.expect("hashed").0;
         let (made, nobodys) = (phc::PasswordHash::new(&made), phc::PasswordHash::new(&nobodys));
         let (made, nobodys) = (made.expect("a hash"), nobodys.expect("a hash"));
         assert_eq!((made.algorithm, made.version, &made.params), (nobodys.algorithm, nobodys.version, &nobodys.params));
         let bytes = |hash: &phc::PasswordHash| hash.hash.map(|hash| hash.len());
         assert_eq!(bytes(&made), bytes(&nobodys));
-        assert!(!Passwords::default().is_password("", None).await.expect("checked"));
+        assert!(!passwords.is_password(turn(), "", None).await.expect("checked"));
     }
 
-    #[tokio::test]
-    async fn who_would_wait_too_long_is_sent_away() {
-        let passwords = Passwords { queue: Arc::new(Semaphore::new(0)), ..Passwords::default() };
-        assert!(matches!(passwords.is_password("", None).await, Err(PasswordError::Busy)));
+    #[test]
+    fn who_would_wait_too_long_is_sent_away() {
+        let passwords = Passwords { queue: Arc::new(Semaphore::new(1)), ..Passwords::default() };
+        let turn = passwords.turn().expect("a place");
+        assert!(matches!(passwords.turn(), Err(PasswordError::Busy)));
+        drop(turn);
+        assert!(passwords.turn().is_ok());
     }
 
     #[test]

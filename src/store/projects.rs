@@ -4,10 +4,12 @@ use super::changes::Change;
 use super::ledger::{TAIL, Tail, Whose};
 use super::limits::{self, Limit};
 use super::quotas::{self, QuotaRow};
+use super::trail::{self, By, Entry};
 use super::{Connection, LIST_MAX, Rows, Store, StoreError, organisations, parsed};
 use filters::id::{OrgId, ProjectId, bits};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
+use serde_json::json;
 use sqlx::Row;
 use std::collections::HashMap;
 
@@ -47,8 +49,10 @@ impl Store {
         org: OrgId,
         name: &str,
         limits: &[Limit],
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<ProjectRecord, StoreError> {
+        let by = by.into();
+        let now = by.now;
         let mut random = [0; 10];
         getrandom::fill(&mut random)?;
         let id = ProjectId(bits(now, random));
@@ -64,8 +68,35 @@ impl Store {
         let limits = limits.iter().map(|limit| (id.to_string(), limit.clone()));
         limits::set(&mut transaction, &limits.collect::<Vec<_>>(), now).await?;
         Change::Project(id).record(&mut transaction, now).await?;
+        let is = trail::json(&json!({"name": name}));
+        let entry =
+            Entry { org: Some(org), action: "project.create", object: id.to_string(), before: None, after: Some(&is) };
+        trail::record(&mut transaction, &by, entry).await?;
         transaction.commit().await?;
         self.project(id, now).await
+    }
+
+    /// Calls a project something else.
+    pub async fn rename_project(&self, id: ProjectId, name: &str, by: impl Into<By>) -> Result<(), StoreError> {
+        let by = by.into();
+        let mut transaction = self.database.change().await?;
+        let row = sqlx::query("SELECT org, name FROM projects WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let row = row.ok_or_else(|| unknown(id))?;
+        let (org, before): (OrgId, String) = (parsed(&row, "org")?, row.try_get("name")?);
+        sqlx::query("UPDATE projects SET name = $1 WHERE id = $2")
+            .bind(name)
+            .bind(id.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        Change::Project(id).record(&mut transaction, by.now).await?;
+        let (was, is) = (trail::json(&json!({"name": before})), trail::json(&json!({"name": name})));
+        let object = id.to_string();
+        let entry = Entry { org: Some(org), action: "project.change", object, before: Some(&was), after: Some(&is) };
+        trail::record(&mut transaction, &by, entry).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// One project.
@@ -85,6 +116,17 @@ impl Store {
         after: Option<ProjectId>,
         now: EpochMs,
     ) -> Result<Vec<ProjectRecord>, StoreError> {
+        self.projects_page(org, after, PROJECTS_PER_PAGE as u32, now).await
+    }
+
+    /// The same, at most `limit` of them and at most [`PROJECTS_PER_PAGE`].
+    pub async fn projects_page(
+        &self,
+        org: OrgId,
+        after: Option<ProjectId>,
+        limit: u32,
+        now: EpochMs,
+    ) -> Result<Vec<ProjectRecord>, StoreError> {
         let mut snapshot = self.database.snapshot().await?;
         let text = format!(
             "{SELECT} WHERE p.org = $1 AND p.id > $2 GROUP BY p.id, p.org, p.name, p.created_ms ORDER BY p.id LIMIT $3"
@@ -92,7 +134,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(org.to_string())
             .bind(after.map(|id| id.to_string()).unwrap_or_default())
-            .bind(PROJECTS_PER_PAGE as i64)
+            .bind(i64::from(limit).min(PROJECTS_PER_PAGE as i64))
             .fetch_all(&mut *snapshot)
             .await?;
         with_limits(&mut snapshot, rows, now).await

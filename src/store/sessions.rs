@@ -1,6 +1,7 @@
 //! Sessions: what a signed-in user shows instead of a password, until it is revoked or has not been used for too long.
 
 use super::members::{self, Membership, Role};
+use super::trail::{self, By, Entry};
 use super::users::{self, UserRecord};
 use super::{Connection, Rows, Store, StoreError, organisations, parsed};
 use filters::id::{SessionId, UserId, bits};
@@ -70,7 +71,9 @@ const IS_RUNNING: &str = "s.ends_ms > $2 AND s.used_ms + s.idle_ms > $2";
 
 impl Store {
     /// Opens a session of a user who has just shown who they are. The first one makes their personal organisation.
-    pub async fn create_session(&self, new: &NewSession, now: EpochMs) -> Result<IssuedSession, StoreError> {
+    pub async fn create_session(&self, new: &NewSession, by: impl Into<By>) -> Result<IssuedSession, StoreError> {
+        let by = by.into();
+        let now = by.now;
         let (mut id, mut secret) = ([0; 10], [0; 32]);
         getrandom::fill(&mut id)?;
         getrandom::fill(&mut secret)?;
@@ -78,7 +81,7 @@ impl Store {
         let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let (idle, ends) = (milliseconds(new.idle), now.plus(milliseconds(new.absolute)));
         let mut transaction = self.database.change().await?;
-        let user = with_personal_organisation(&mut transaction, new.user, now).await?;
+        let user = with_personal_organisation(&mut transaction, new.user, &by).await?;
         make_room(&mut transaction, new.user, now).await?;
         sqlx::query(
             "INSERT INTO sessions (id, user_id, lookup, address, created_ms, used_ms, idle_ms, ends_ms) \
@@ -94,6 +97,7 @@ impl Store {
         .bind(ends.0)
         .execute(&mut *transaction)
         .await?;
+        record(&mut transaction, "session.create", id.to_string(), &by).await?;
         let memberships = members::of_user(&mut transaction, new.user).await?;
         transaction.commit().await?;
         let line = SessionLine { id, address: new.address.clone(), created: now, used: now, ends };
@@ -140,7 +144,7 @@ impl Store {
     }
 
     /// Ends one session of a user.
-    pub async fn end_session(&self, user: UserId, id: SessionId, _now: EpochMs) -> Result<(), StoreError> {
+    pub async fn end_session(&self, user: UserId, id: SessionId, by: impl Into<By>) -> Result<(), StoreError> {
         let mut transaction = self.database.change().await?;
         let ended = sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND id = $2")
             .bind(user.to_string())
@@ -150,13 +154,20 @@ impl Store {
         if ended.rows_affected() == 0 {
             return Err(StoreError::NotFound(format!("session {id}")));
         }
+        record(&mut transaction, "session.end", id.to_string(), &by.into()).await?;
         Ok(transaction.commit().await?)
     }
 
     /// Ends a user's sessions, all but one.
-    pub async fn end_sessions(&self, user: UserId, but: Option<SessionId>, _now: EpochMs) -> Result<u64, StoreError> {
+    pub async fn end_sessions(
+        &self,
+        user: UserId,
+        but: Option<SessionId>,
+        by: impl Into<By>,
+    ) -> Result<u64, StoreError> {
         let mut transaction = self.database.change().await?;
         let ended = end_all(&mut transaction, user, but).await?;
+        record(&mut transaction, "session.end_all", user.to_string(), &by.into()).await?;
         transaction.commit().await?;
         Ok(ended)
     }
@@ -180,20 +191,24 @@ pub(super) async fn end_all(
 async fn with_personal_organisation(
     connection: &mut Connection,
     id: UserId,
-    now: EpochMs,
+    by: &By,
 ) -> Result<UserRecord, StoreError> {
     let user = users::by_id(connection, id).await?;
     if user.personal_org.is_some() {
         return Ok(user);
     }
-    let org = organisations::insert(connection, user.email.as_str(), &[], now).await?;
-    members::insert(connection, org, id, Role::Owner, now).await?;
+    let org = organisations::insert(connection, user.email.as_str(), &[], by).await?;
+    members::insert(connection, org, id, Role::Owner, by).await?;
     sqlx::query("UPDATE users SET personal_org = $1 WHERE id = $2")
         .bind(org.to_string())
         .bind(id.to_string())
         .execute(connection)
         .await?;
     Ok(UserRecord { personal_org: Some(org), ..user })
+}
+
+async fn record(connection: &mut Connection, action: &'static str, object: String, by: &By) -> Result<(), StoreError> {
+    trail::record(connection, by, Entry { org: None, action, object, before: None, after: None }).await
 }
 
 /// Removes sessions that have ended, and of the user's the oldest beyond those that they may have beside another.

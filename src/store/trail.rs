@@ -1,5 +1,9 @@
 //! The audit trail: who changed which record, when and from where. An entry stands in the transaction of the change itself.
 
+mod reading;
+
+pub use reading::{TrailFilter, TrailRecord};
+
 use super::{Connection, StoreError};
 use filters::id::OrgId;
 use filters::time::EpochMs;
@@ -120,7 +124,6 @@ pub(super) async fn record(connection: &mut Connection, by: &By, entry: Entry<'_
 }
 
 /// What a record was or is, for an [`Entry`].
-#[allow(dead_code, reason = "the changes that follow need it")]
 pub(super) fn json(record: &impl Serialize) -> String {
     serde_json::to_string(record).unwrap_or_default()
 }

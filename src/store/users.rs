@@ -1,8 +1,10 @@
 //! Users: people who sign in, by their e-mail address and a password.
 
+use super::trail::{self, By, Entry};
 use super::{Connection, Rows, Store, StoreError, parsed};
-use filters::id::{OrgId, UserId, bits};
+use filters::id::{OrgId, SessionId, UserId, bits};
 use filters::time::EpochMs;
+use serde_json::json;
 use sqlx::Row;
 use std::fmt;
 use std::str::FromStr;
@@ -97,13 +99,15 @@ pub struct UserChange {
     pub is_disabled: Option<bool>,
     /// Another password. It ends their sessions.
     pub password: Option<PasswordHash>,
+    /// The session that goes on all the same: the one that changes the password.
+    pub session_kept: Option<SessionId>,
 }
 
 impl Store {
     /// Makes a user.
-    pub async fn create_user(&self, new: &NewUser, now: EpochMs) -> Result<UserRecord, StoreError> {
+    pub async fn create_user(&self, new: &NewUser, by: impl Into<By>) -> Result<UserRecord, StoreError> {
         let mut transaction = self.database.change().await?;
-        let user = insert(&mut transaction, new, now).await?;
+        let user = insert(&mut transaction, new, &by.into()).await?;
         transaction.commit().await?;
         Ok(user)
     }
@@ -136,15 +140,22 @@ impl Store {
     }
 
     /// Changes a user. Who has another password, or can't sign in any more, is signed out everywhere.
-    pub async fn change_user(&self, id: UserId, change: &UserChange, now: EpochMs) -> Result<UserRecord, StoreError> {
+    pub async fn change_user(
+        &self,
+        id: UserId,
+        change: &UserChange,
+        by: impl Into<By>,
+    ) -> Result<UserRecord, StoreError> {
+        let by = by.into();
         let mut transaction = self.database.change().await?;
         let before = by_id(&mut transaction, id).await?;
         let disabled = match change.is_disabled {
-            Some(true) => before.disabled.or(Some(now)),
+            Some(true) => before.disabled.or(Some(by.now)),
             Some(false) => None,
             None => before.disabled,
         };
-        let after = UserRecord { name: change.name.clone().unwrap_or(before.name), disabled, ..before };
+        let after =
+            UserRecord { name: change.name.clone().unwrap_or_else(|| before.name.clone()), disabled, ..before.clone() };
         sqlx::query("UPDATE users SET name = $1, disabled_ms = $2, password = COALESCE($3, password) WHERE id = $4")
             .bind(&*after.name)
             .bind(after.disabled.map(|since| since.0))
@@ -153,18 +164,23 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         if after.disabled.is_some() || change.password.is_some() {
-            super::sessions::end_all(&mut transaction, id, None).await?;
+            let kept = change.session_kept.filter(|_| after.disabled.is_none());
+            super::sessions::end_all(&mut transaction, id, kept).await?;
         }
+        let action = if change.password.is_some() { "user.password" } else { "user.change" };
+        let (was, is) = (before.entry(), after.entry());
+        let entry = Entry { org: None, action, object: id.to_string(), before: Some(&was), after: Some(&is) };
+        trail::record(&mut transaction, &by, entry).await?;
         transaction.commit().await?;
         Ok(after)
     }
 }
 
 /// Makes a user, unless somebody has the address already.
-pub(super) async fn insert(connection: &mut Connection, new: &NewUser, now: EpochMs) -> Result<UserRecord, StoreError> {
+pub(super) async fn insert(connection: &mut Connection, new: &NewUser, by: &By) -> Result<UserRecord, StoreError> {
     let mut random = [0; 10];
     getrandom::fill(&mut random)?;
-    let id = UserId(bits(now, random));
+    let id = UserId(bits(by.now, random));
     let made = sqlx::query(
         "INSERT INTO users (id, email, name, password, created_ms) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (email) DO NOTHING",
@@ -173,13 +189,24 @@ pub(super) async fn insert(connection: &mut Connection, new: &NewUser, now: Epoc
     .bind(new.email.as_str())
     .bind(&*new.name)
     .bind(new.password.as_ref().map(|hash| &*hash.0))
-    .bind(now.0)
+    .bind(by.now.0)
     .execute(&mut *connection)
     .await?;
     if made.rows_affected() == 0 {
         return Err(StoreError::Refused("there is a user of this e-mail address already"));
     }
-    by_id(connection, id).await
+    let user = by_id(connection, id).await?;
+    let is = user.entry();
+    let entry = Entry { org: None, action: "user.create", object: id.to_string(), before: None, after: Some(&is) };
+    trail::record(connection, by, entry).await?;
+    Ok(user)
+}
+
+impl UserRecord {
+    /// The user as the trail has them.
+    fn entry(&self) -> String {
+        trail::json(&json!({"email": self.email.as_str(), "name": self.name, "disabled": self.disabled.is_some()}))
+    }
 }
 
 pub(super) async fn by_id(connection: &mut Connection, id: UserId) -> Result<UserRecord, StoreError> {

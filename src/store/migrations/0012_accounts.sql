@@ -59,6 +59,9 @@ CREATE TABLE invitations (
 
 CREATE INDEX invitations_of_org ON invitations (org, id);
 
+-- 1: an operator has set the limit, and of an organisation nobody else changes it. Those from before were set on the command line.
+ALTER TABLE quotas ADD COLUMN by_operator BIGINT NOT NULL DEFAULT 1;
+
 -- Attempts to sign in, by what they are counted for: an address of the network or of a user, hashed under the pepper, whether
 -- or not there is such a user.
 CREATE TABLE sign_in_attempts (
@@ -68,3 +71,7 @@ CREATE TABLE sign_in_attempts (
 );
 
 CREATE INDEX sign_in_attempts_by_start ON sign_in_attempts (started_ms);
+
+CREATE INDEX trail_of_object ON trail (object, id);
+CREATE TRIGGER trail_stays BEFORE UPDATE ON trail FOR EACH ROW BEGIN SELECT RAISE(ABORT, 'rows are only added here'); END;
+CREATE TRIGGER trail_lasts BEFORE DELETE ON trail FOR EACH ROW BEGIN SELECT RAISE(ABORT, 'rows are only added here'); END;
