@@ -4,6 +4,7 @@
 //! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `outgoing`,
 //! `providers`, `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
 
+mod accounts;
 mod address;
 mod cluster;
 mod control;
@@ -20,6 +21,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::Accounts;
 pub use address::{BaseUrl, Network};
 pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use control::Control;

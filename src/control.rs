@@ -4,21 +4,32 @@
 //! - `caller.rs`: who asks; handlers do nothing but through a `Permitted`
 //! - `input.rs`, `page.rs`: what comes in, and lists that go out
 //! - `money.rs`: amounts in requests and answers
-//! - one file a noun: `operators.rs`, `credits.rs`, `statements.rs`, `retention.rs` …
+//! - `limits.rs`: limits in requests and answers
+//! - one file a noun: `operators.rs`, `sessions.rs`, `users.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `trail.rs`,
+//!   `credits.rs`, `statements.rs`, `retention.rs` …
 
 pub mod access;
 pub mod caller;
 pub mod credits;
 mod document;
 pub mod input;
+pub mod invitations;
+pub mod limits;
+pub mod members;
 pub mod money;
 pub mod operators;
+pub mod orgs;
 pub mod page;
+pub mod projects;
 pub mod retention;
+pub mod sessions;
 pub mod statements;
 mod table;
+pub mod trail;
+pub mod users;
 
 use crate::error::{Refusal, Shape};
+use crate::store::passwords::Passwords;
 use crate::store::{Store, StoreError};
 use crate::{clock, error::RefusalCode};
 use axum::Router;
@@ -48,6 +59,8 @@ pub struct Control {
     pub settings: Settings,
     /// Room for requests that are being answered.
     pub room: Semaphore,
+    /// What hashes passwords.
+    pub passwords: Passwords,
 }
 
 /// How the control plane is configured.
@@ -61,6 +74,8 @@ pub struct Settings {
     pub credit_unit: Option<CreditUnit>,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How people come in.
+    pub accounts: sessions::Accounts,
 }
 
 /// What the listeners tell about the process.

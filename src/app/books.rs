@@ -1,16 +1,19 @@
 //! Opens what keeps the books, as the configuration says.
 
 use crate::clock;
-use crate::config::{Config, ErrorShape, Secret};
+use crate::config::{self, Config, ErrorShape, Secret};
+use crate::control::sessions::Accounts;
 use crate::control::{Control, Settings};
 use crate::error::Shape;
 use crate::store::bookkeeper::Bookkeeper;
 use crate::store::journal::{self, Journal, Shipper};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::ledger::LedgerSettings;
+use crate::store::passwords::Passwords;
 use crate::store::redis::Redis;
 use crate::store::redis::rates::SharedRates;
 use crate::store::retention::RetentionSettings;
+use crate::store::sign_in::SignInLimits;
 use crate::store::{Store, StoreError};
 use filters::id::PriceId;
 use filters::price::Price;
@@ -63,9 +66,23 @@ pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<C
         },
         credit_unit: config.control.credit_unit,
         request_timeout: config.control.request_timeout,
+        accounts: accounts(&config.control.accounts),
     };
     let room = Semaphore::new(config.control.requests_max);
-    Ok(Arc::new(Control { store: store.clone(), settings, room }))
+    Ok(Arc::new(Control { store: store.clone(), settings, room, passwords: Passwords::default() }))
+}
+
+fn accounts(config: &config::Accounts) -> Accounts {
+    Accounts {
+        session_idle: config.session_idle,
+        session_absolute: config.session_absolute,
+        invitation: config.invitation,
+        sign_in: SignInLimits {
+            per_account_max: config.sign_ins_per_user_max,
+            per_address_max: config.sign_ins_per_address_max,
+            window: config.sign_in_window,
+        },
+    }
 }
 
 /// Has rates counted together with other nodes, and records of keys shared with them, if there are any.

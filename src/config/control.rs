@@ -1,5 +1,6 @@
 //! The control plane: `[control]`.
 
+use super::accounts::{Accounts, read_accounts};
 use super::gateway::read_listener;
 use super::place::Section;
 use super::providers::read_secret;
@@ -24,6 +25,8 @@ pub struct Control {
     pub requests_max: usize,
     /// What a credit is worth, for those who count in credits.
     pub credit_unit: Option<CreditUnit>,
+    /// How people come in.
+    pub accounts: Accounts,
 }
 
 pub(super) fn read_control(section: &Section<'_>, sources: &Sources<'_>) -> Control {
@@ -33,6 +36,7 @@ pub(super) fn read_control(section: &Section<'_>, sources: &Sources<'_>) -> Cont
         request_timeout: section.milliseconds("request_timeout_ms", 100..=600_000, 30_000),
         requests_max: section.size("requests_max", 1..=100_000, 256),
         credit_unit: CreditUnit::of_micros(section.number("credit_micros", 0..=CreditUnit::MICROS_MAX, 0)),
+        accounts: read_accounts(section),
     }
 }
 

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use filters::denied::{Code, Denied};
+use filters::time::EpochMs;
 use serde::de::DeserializeOwned;
 use std::str::FromStr;
 
@@ -122,6 +123,12 @@ pub fn name(param: &str, text: &str) -> Result<String, Refusal> {
         return Ok(text.to_owned());
     }
     Err(Refusal::validation(param, "A name has 1 to 128 bytes and no control characters."))
+}
+
+/// A moment, as RFC 3339 has it.
+pub fn moment(param: &str, text: &str) -> Result<EpochMs, Refusal> {
+    let read = text.parse::<jiff::Timestamp>().map(|moment| EpochMs(moment.as_millisecond()));
+    read.map_err(|_| Refusal::validation(param, "This is not a moment such as 2030-12-31T18:00:00Z."))
 }
 
 #[cfg(test)]

@@ -26,6 +26,13 @@ impl<'de> Deserialize<'de> for Decimal {
     }
 }
 
+impl Decimal {
+    /// The amount of dollars that it is; the refusal names the field.
+    pub(super) fn dollars(&self, param: &str) -> Result<NanoUsd, Refusal> {
+        self.0.parse().map_err(|problem| Refusal::validation(param, format!("An amount of dollars is {problem}.")))
+    }
+}
+
 /// An amount of money in a request: in dollars or in credits.
 pub(super) fn amount(
     unit: Option<CreditUnit>,

@@ -1,6 +1,8 @@
 //! The one table with every URL of the control plane.
 
-use super::{Control, caller, credits, document, operators, retention, statements};
+use super::{Control, caller, document};
+use super::{credits, retention, statements};
+use super::{invitations, members, operators, orgs, projects, sessions, trail, users};
 use crate::error::{Refusal, RefusalCode};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -23,6 +25,28 @@ fn routes() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(credits::refund))
         .routes(routes!(statements::show))
         .routes(routes!(retention::show, retention::set))
+        .routes(routes!(sessions::list, sessions::create, sessions::end_others))
+        .routes(routes!(sessions::end_current))
+        .routes(routes!(sessions::end))
+        .routes(routes!(users::me, users::change_me))
+        .routes(routes!(users::change_password))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::change))
+        .routes(routes!(orgs::list, orgs::create))
+        .routes(routes!(orgs::show, orgs::change))
+        .routes(routes!(orgs::suspend))
+        .routes(routes!(orgs::resume))
+        .routes(routes!(members::list, members::add))
+        .routes(routes!(members::change, members::remove))
+        .routes(routes!(invitations::list, invitations::create))
+        .routes(routes!(invitations::revoke))
+        .routes(routes!(invitations::accept))
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::show, projects::change))
+        .routes(routes!(trail::of_org))
+        .routes(routes!(trail::export_of_org))
+        .routes(routes!(trail::list))
+        .routes(routes!(trail::export))
 }
 
 /// The router over them all.

@@ -3,3 +3,10 @@
 mod access;
 mod credits;
 mod injections;
+mod invitations;
+mod members;
+mod orgs;
+mod projects;
+mod sessions;
+mod trail;
+mod users;

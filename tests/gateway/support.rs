@@ -17,7 +17,7 @@ mod wire;
 
 pub(crate) use books::Row;
 pub(crate) use call::{Answer, Call, Request};
-pub(crate) use control::OPERATOR;
+pub(crate) use control::{Control, OPERATOR, PASSWORD};
 pub(crate) use curl::curl;
 pub(crate) use gateway::{Gateway, Key};
 pub(crate) use nodes::{Clock, Nodes, SharedRedis};

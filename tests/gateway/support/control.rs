@@ -1,7 +1,7 @@
 //! The control plane as its users meet it: requests with a token, answers as JSON.
 
 use super::{Answer, Gateway, Request, Wire};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 
 /// The operator's token of every gateway of the tests.
@@ -66,5 +66,31 @@ impl Control {
         let answer = self.post(path, body);
         assert!(matches!(answer.status, 200 | 201), "POST {path} {body}: {}", answer.text());
         answer.json()
+    }
+}
+
+/// The password of every user of the tests.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+
+impl Gateway {
+    /// A new user who has signed in; with their identifier.
+    pub(crate) fn user(&self, email: &str) -> (Control, String) {
+        let new = json!({"email": email, "name": "Somebody", "password": PASSWORD});
+        let user = self.operator().make("/api/users", &new)["id"].as_str().expect("an id").to_owned();
+        (self.sign_in(email), user)
+    }
+
+    /// A user who signs in.
+    pub(crate) fn sign_in(&self, email: &str) -> Control {
+        let session = self.control_of("").make("/api/sessions", &json!({"email": email, "password": PASSWORD}));
+        self.control_of(session["token"].as_str().expect("a token"))
+    }
+
+    /// A new user who is a member of the gateway's own organisation.
+    pub(crate) fn member(&self, role: &str) -> (Control, String) {
+        let (control, user) = self.user(&format!("{role}@example.com"));
+        let members = format!("/api/orgs/{}/members", self.org);
+        self.operator().make(&members, &json!({"user": user, "role": role}));
+        (control, user)
     }
 }
