@@ -1,4 +1,4 @@
-//! What a call would cost, and calls that say what they may cost. (api-key-org-reference, "Budget guard")
+//! What a call would cost, and calls that say what they may cost (api-key-org-reference, "Budget guard").
 
 use super::{counting, nano, raw};
 use crate::support::{Answer, Call, Gateway, Request, Setup};
