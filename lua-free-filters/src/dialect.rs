@@ -6,6 +6,7 @@ pub mod bedrock_invoke;
 pub mod cohere;
 mod figures;
 pub mod gemini;
+mod likeness;
 pub mod openai_chat;
 pub mod openai_realtime;
 pub mod openai_responses;

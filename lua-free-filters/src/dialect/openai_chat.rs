@@ -4,6 +4,7 @@
 //! are parts of it; a stream carries `usage` in its last chunk, with `choices: []`, only if the request asked for it. Groq says the
 //! same in `x_groq` too, and failures there: it counts once.
 
+use super::likeness::Likeness;
 use super::{Count, Cut, Event, may_have, openai_usage, string_bytes, text_bytes};
 use crate::answer_scan::{AnswerScanner, Found, Keep, Wanted, value};
 use crate::price::Tier;
@@ -66,6 +67,8 @@ pub struct Stream {
     /// Data of the last chunk up to the first one with text: it names the answer, and is read only if the stream is cut.
     sample: Vec<u8>,
     has_text: bool,
+    /// The last chunk that had one text and nothing else to note.
+    likeness: Likeness,
     /// The choices that have ended, a bit each.
     ended: u128,
     /// The usage chunk has passed.
@@ -78,25 +81,44 @@ impl Stream {
     }
 
     pub(super) fn read(&mut self, data: &[u8], tally: &mut Tally) -> Event {
+        if let Some(text) = self.likeness.text_bytes(data).filter(|text| *text > 0) {
+            tally.relay_text(text);
+            return Event::Ordinary;
+        }
         if data.trim_ascii() == b"[DONE]" {
             return Event::Final;
         }
         let finders = &*FINDERS;
-        let text = content_bytes(data, &finders.content) + text_bytes(data, &finders.text);
+        let content: u64 = contents(data, &finders.content).map(|at| string_bytes(&data[at..])).sum();
+        let text = content + text_bytes(data, &finders.text);
         tally.relay_text(text);
         if !self.has_text {
             self.sample.clear();
             self.sample.extend_from_slice(data);
             self.has_text = text > 0;
         }
-        if may_have(data, &finders.finish) {
+        let has_end = may_have(data, &finders.finish);
+        if has_end {
             self.note_ends(data);
         }
         // Most chunks carry text and no figures; only the others are worth a scan.
         if !may_have(data, &finders.usage) && (text > 0 || !may_have(data, &finders.error)) {
+            if text > 0 && !has_end {
+                self.take_likeness(data, text);
+            }
             return Event::Ordinary;
         }
         self.note(&AnswerScanner::scan(WANTED, data), tally)
+    }
+
+    /// Remembers what a chunk is like that has so many bytes of text, if all of them are in one place.
+    fn take_likeness(&mut self, data: &[u8], text: u64) {
+        let finders = &*FINDERS;
+        let others = finders.text.iter().filter_map(|finder| Some(finder.find(data)? + finder.needle().len()));
+        let is_all = |at: &usize| string_bytes(&data[*at..]) == text;
+        if let Some(at) = contents(data, &finders.content).chain(others).find(is_all) {
+            self.likeness.take(data, at);
+        }
     }
 
     /// Notes what a chunk has of [`WANTED`].
@@ -157,10 +179,10 @@ impl Stream {
     }
 }
 
-/// Bytes of the members `content` and `reasoning_content`, found in one pass.
-fn content_bytes(data: &[u8], content: &Finder<'_>) -> u64 {
-    let is_ours = |at: &usize| data[..*at].ends_with(b"\"") || data[..*at].ends_with(b"\"reasoning_");
-    content.find_iter(data).filter(is_ours).map(|at| string_bytes(&data[at + content.needle().len()..])).sum()
+/// Where the members `content` and `reasoning_content` begin, behind their quotes, found in one pass.
+fn contents(data: &[u8], content: &Finder<'_>) -> impl Iterator<Item = usize> {
+    let is_ours = move |at: &usize| data[..*at].ends_with(b"\"") || data[..*at].ends_with(b"\"reasoning_");
+    content.find_iter(data).filter(is_ours).map(move |at| at + content.needle().len())
 }
 
 /// The choices of a chunk, as far as they say that they have ended.
@@ -235,6 +257,7 @@ pub(super) fn read_answer(found: &Found, tally: &mut Tally) -> bool {
 mod tests {
     use super::*;
     use crate::usage::Usage;
+    use proptest::prelude::*;
 
     fn read(data: &str) -> (Event, Tally) {
         let mut tally = Tally::default();
@@ -250,6 +273,40 @@ mod tests {
         assert_eq!(event, Event::UsageOnly);
         let expected = Usage::of(35, 20).with(Kind::CacheRead, 60).with(Kind::AudioInput, 5).with(Kind::Reasoning, 30);
         assert_eq!((tally.usage(0, 1_000), tally.tier), ((expected, false), Some(Tier::Priority)));
+    }
+
+    /// Chunks as providers write them and as nobody does, with a text.
+    fn chunks() -> impl Strategy<Value = String> {
+        let text = prop_oneof![Just(String::new()), Just("\"}]".to_owned()), "[ -~]{0,12}"];
+        let written = text.prop_map(|text| serde_json::to_string(&text).expect("a text"));
+        let rest = prop::sample::select(vec![
+            r#"{"delta":{"content":TEXT}}],"usage":null}"#,
+            r#"{"delta":{"content":TEXT}}],"usage":null,"obfuscation":"TEXTS"}"#,
+            r#"{"delta":{"content":TEXT,"reasoning_content":TEXT}}]}"#,
+            r#"{"delta":{"encrypted_content":TEXT,"content":"abcd"}}]}"#,
+            r#"{"delta":{"reasoning_content":TEXT},"finish_reason":null}]}"#,
+            r#"{"delta":{"content":TEXT},"finish_reason":"stop"}]}"#,
+            r#"{"delta":{"tool_calls":[{"function":{"arguments":TEXT}}]}}]}"#,
+            r#"{"delta":{"refusal":TEXT}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+            r#"{"delta":{"content":TEXT}}],"error":{"message":"no"}}"#,
+            r#"{"delta":{}}],"error":TEXT}"#,
+        ]);
+        (rest, written, "[a-z]{0,9}").prop_map(|(rest, text, padding)| {
+            format!("{{\"id\":\"c1\",\"choices\":[{rest}").replace("TEXTS", &padding).replace("TEXT", &text)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_chunk_is_read_as_if_none_had_come_before(chunks in prop::collection::vec(chunks(), 1..12)) {
+            let (mut stream, mut tally, mut text) = (Stream::default(), Tally::default(), 0);
+            for chunk in &chunks {
+                let (event, alone) = read(chunk);
+                prop_assert_eq!(stream.read(chunk.as_bytes(), &mut tally), event, "{}", chunk);
+                text += alone.text_bytes;
+                prop_assert_eq!(tally.text_bytes, text, "{}", chunk);
+            }
+        }
     }
 
     #[test]
