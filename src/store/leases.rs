@@ -272,8 +272,7 @@ impl Shared {
         self.transactions.fetch_add(1, Relaxed);
         let mut transaction = self.store.database.write().await?;
         let now = engine::now(&mut transaction).await?;
-        nodes::beat(&mut transaction, &self.node, now).await?;
-        let nodes = nodes::count(&mut transaction, now).await?;
+        let nodes = nodes::attend(&mut transaction, &self.node, now).await?;
         let mut books = Books::open(&mut transaction, (&self.node, nodes), business, now).await?;
         let replies = business.asks.iter().map(|(_, ask)| books.meet(&self.node, ask, now)).collect();
         books.write(&mut transaction, &self.node, now).await?;

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Nodes that were heard of in this time share what there is.
 const COUNTED_MS: i64 = 30_000;
+/// A node that has said so in this time need not say again that it is there.
+const BEATEN_MS: i64 = 2_500;
 /// A node that was heard of in this time is taken to run.
 const RUNS_MS: i64 = 10_000;
 
@@ -259,13 +261,22 @@ pub(super) async fn beat(connection: &mut Connection, node: &str, now: EpochMs) 
     if beaten.rows_affected() == 0 { Err(StoreError::Forgotten(node.to_owned())) } else { Ok(()) }
 }
 
-/// How many nodes share what there is.
-pub(super) async fn count(connection: &mut Connection, now: EpochMs) -> Result<u32, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM nodes WHERE state = 'live' AND heartbeat_ms > $1")
-        .bind(now.0 - COUNTED_MS)
-        .fetch_one(connection)
-        .await?;
-    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+/// Says that a node is there, and how many share what there is, itself among them. It can't be forgotten until the transaction
+/// ends: on a server its row is held. In a file that transaction is the only one, and nothing is written unless it is time to.
+pub(super) async fn attend(connection: &mut Connection, node: &str, now: EpochMs) -> Result<u32, StoreError> {
+    let of_node = "SELECT heartbeat_ms, (SELECT COUNT(*) FROM nodes WHERE id <> $1 AND state = 'live' AND heartbeat_ms > $2) \
+                   AS others FROM nodes WHERE id = $1 AND state <> 'forgotten'";
+    let is_server = engine::is_server(connection);
+    if is_server {
+        beat(connection, node, now).await?;
+    }
+    let query = sqlx::query(of_node).bind(node).bind(now.0 - COUNTED_MS);
+    let row = query.fetch_optional(&mut *connection).await?.ok_or_else(|| StoreError::Forgotten(node.to_owned()))?;
+    if !is_server && row.try_get::<i64, _>("heartbeat_ms")? <= now.0 - BEATEN_MS {
+        beat(connection, node, now).await?;
+    }
+    let others: i64 = row.try_get("others")?;
+    Ok(u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1))
 }
 
 /// Gives back all that a node holds, and takes it from among those that share. None of its calls is running and all are on
