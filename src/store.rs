@@ -9,7 +9,8 @@
 //!   in organisations
 //! - `changes.rs`: what tells a running gateway that another process changed a record
 //! - `key_cache.rs`: keys in memory, so that the hot path asks nobody; `loader.rs` reads them, `refresh.rs`
-//!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask
+//!   keeps them true, `live_quotas.rs` holds their atomics; `leases.rs` brings them credit, `nodes.rs` knows who may ask;
+//!   `batches.rs`: those who wait for the same
 //! - `recall.rs`: keys that other nodes have read lately
 //! - `redis.rs`: what nodes share beside the books, and may lose
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
@@ -25,6 +26,7 @@
 
 pub mod audit;
 pub mod backup;
+mod batches;
 pub mod bookkeeper;
 mod changes;
 pub mod credits;

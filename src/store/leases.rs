@@ -5,6 +5,7 @@ mod books;
 #[cfg(test)]
 pub(super) mod tests;
 
+use super::batches::Batches;
 use super::engine::{self, On, is_worth_another_try};
 use super::key_cache::lock;
 use super::live_quotas::LiveQuotas;
@@ -20,7 +21,7 @@ use filters::quota::Spend;
 use sqlx::{QueryBuilder, Row};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -41,7 +42,9 @@ struct Shared {
     store: Store,
     node: String,
     quotas: Arc<Mutex<LiveQuotas>>,
-    queue: Mutex<Queue>,
+    waiting: Batches<Waiting>,
+    /// When the transactions of the last second began.
+    begun: Mutex<Begun>,
     /// When the node last said that it is there.
     beaten: Mutex<Instant>,
     is_forgotten: AtomicBool,
@@ -50,20 +53,18 @@ struct Shared {
     nodes: AtomicU32,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    is_served: bool,
-    /// When the transactions of the last second began.
-    begun: VecDeque<Instant>,
-}
-
 #[derive(Debug)]
 struct Waiting {
     wants: Vec<Want>,
     /// Quotas that other nodes want.
     wanted: Vec<QuotaId>,
     done: oneshot::Sender<Result<(), StoreUnavailable>>,
+}
+
+impl Waiting {
+    fn quotas(&self) -> usize {
+        self.wants.len() + self.wanted.len()
+    }
 }
 
 /// What one transaction is about.
@@ -90,7 +91,8 @@ impl Leases {
             store,
             node: node.to_owned(),
             quotas,
-            queue: Mutex::default(),
+            waiting: Batches::default(),
+            begun: Mutex::default(),
             beaten: Mutex::new(Instant::now()),
             is_forgotten: AtomicBool::new(false),
             transactions: AtomicU64::new(0),
@@ -156,12 +158,7 @@ impl Shared {
     /// Joins those who wait for the next transaction, and waits for its end.
     async fn join(self: &Arc<Self>, wants: Vec<Want>, wanted: Vec<QuotaId>) -> Result<(), StoreUnavailable> {
         let (done, answer) = oneshot::channel();
-        let is_served = {
-            let mut queue = self.queue();
-            queue.waiting.push(Waiting { wants, wanted, done });
-            std::mem::replace(&mut queue.is_served, true)
-        };
-        if !is_served {
+        if self.waiting.join(Waiting { wants, wanted, done }) {
             // A task of its own: a caller who leaves must not take the answer of the others along.
             tokio::spawn(Arc::clone(self).serve());
         }
@@ -169,12 +166,15 @@ impl Shared {
     }
 
     async fn serve(self: Arc<Self>) {
+        let mut serving = self.waiting.serve();
         loop {
-            let pause = self.queue().pause(self.nodes.load(Relaxed));
+            let waits = self.waiting.weight(Waiting::quotas);
+            let pause = lock(&self.begun).pause(waits, self.nodes.load(Relaxed));
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            let Some(batch) = self.next_batch() else { return };
+            let Some(batch) = serving.next_batch(LIST_MAX, Waiting::quotas) else { return };
+            lock(&self.begun).0.push_back(Instant::now());
             let served = self.transact(&batch).await;
             if let Err(cause) = &served {
                 tracing::warn!(%cause, waiting = batch.len(), "no credit can be leased; calls go on with what there is");
@@ -185,27 +185,6 @@ impl Shared {
                 let _ = waiting.done.send(if served.is_ok() { Ok(()) } else { Err(StoreUnavailable) });
             }
         }
-    }
-
-    fn next_batch(&self) -> Option<Vec<Waiting>> {
-        let mut queue = self.queue();
-        let mut wants = 0;
-        let fits = |waiting: &&Waiting| {
-            wants += waiting.wants.len() + waiting.wanted.len();
-            wants <= LIST_MAX
-        };
-        let count = queue.waiting.iter().take_while(fits).count().max(queue.waiting.len().min(1));
-        if count == 0 {
-            // Said under the lock, so that whoever comes next starts another.
-            queue.is_served = false;
-            return None;
-        }
-        queue.begun.push_back(Instant::now());
-        Some(queue.waiting.drain(..count).collect())
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
     }
 
     /// Takes in how a word with the authority ended.
@@ -284,22 +263,25 @@ impl Shared {
     }
 }
 
-impl Queue {
-    /// How long the next transaction is to wait. Who waits meanwhile is served by it too.
-    fn pause(&mut self, nodes: u32) -> Duration {
+/// When transactions began.
+#[derive(Debug, Default)]
+struct Begun(VecDeque<Instant>);
+
+impl Begun {
+    /// How long the next transaction is to wait, for which so many quotas wait. Who comes meanwhile is served by it too.
+    fn pause(&mut self, waits: usize, nodes: u32) -> Duration {
         let second = Duration::from_secs(1);
-        while self.begun.front().is_some_and(|begun| begun.elapsed() >= second) {
-            self.begun.pop_front();
+        while self.0.front().is_some_and(|begun| begun.elapsed() >= second) {
+            self.0.pop_front();
         }
-        let waits: usize = self.waiting.iter().map(|waiting| waiting.wants.len() + waiting.wanted.len()).sum();
-        let (count, most) = (self.begun.len() as u32, TRANSACTIONS_PER_SECOND_MAX);
+        let (count, most) = (self.0.len() as u32, TRANSACTIONS_PER_SECOND_MAX);
         // A sole node is granted all that there is: it seldom comes back.
         if nodes <= 1 || waits >= LIST_MAX || count < most / 2 {
             return Duration::ZERO;
         }
         let apart = second / most;
-        let last = self.begun.back().map_or(second, Instant::elapsed);
-        let first = self.begun.front().map_or(second, Instant::elapsed);
+        let last = self.0.back().map_or(second, Instant::elapsed);
+        let first = self.0.front().map_or(second, Instant::elapsed);
         if count >= most {
             (second - first.min(second)).max(apart.saturating_sub(last))
         } else {

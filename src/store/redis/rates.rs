@@ -2,7 +2,7 @@
 //! at a time, and it serves all who wait. What is decided is `filters::quota`'s; here are its keys.
 
 use super::super::LIST_MAX;
-use super::super::key_cache::lock;
+use super::super::batches::Batches;
 use super::{Purpose, Redis};
 use crate::clock;
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use filters::ports::{Rates, Shortage};
 use filters::quota::{Peers, Rate, SliceAsk, SliceReply};
 use redis::{Cmd, Value};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -28,13 +28,7 @@ pub struct SharedRates {
 struct Shared {
     redis: Redis,
     peers: Arc<Peers>,
-    queue: Mutex<Queue>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    is_served: bool,
+    waiting: Batches<Waiting>,
 }
 
 #[derive(Debug)]
@@ -48,7 +42,7 @@ impl SharedRates {
     #[must_use]
     pub fn new(redis: Redis, nodes_max: u32) -> Self {
         let peers = Arc::new(Peers::new(nodes_max));
-        Self { shared: Arc::new(Shared { redis, peers, queue: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { redis, peers, waiting: Batches::default() }) }
     }
 
     /// What the rates have in common.
@@ -96,7 +90,7 @@ impl Rates for SharedRates {
         let rates: Vec<Arc<Rate>> = shortages.iter().map(|shortage| Arc::clone(&shortage.rate)).collect();
         if self.shared.redis.is_up() {
             let (done, answer) = oneshot::channel();
-            if self.shared.join(Waiting { shortages, done }) {
+            if self.shared.waiting.join(Waiting { shortages, done }) {
                 // A task of its own: a caller who leaves must not take the answer of the others along.
                 tokio::spawn(Arc::clone(&self.shared).serve());
             }
@@ -109,26 +103,15 @@ impl Rates for SharedRates {
 }
 
 impl Shared {
-    /// Joins those who wait. Says whether the caller has to start serving them.
-    fn join(&self, waiting: Waiting) -> bool {
-        let mut queue = self.queue();
-        queue.waiting.push(waiting);
-        !std::mem::replace(&mut queue.is_served, true)
-    }
-
     async fn serve(self: Arc<Self>) {
-        let mut serving = Serving { shared: &self, is_done: false };
-        while let Some(batch) = serving.next_batch() {
+        let mut serving = self.waiting.serve();
+        while let Some(batch) = serving.next_batch(LIST_MAX, |waiting| waiting.shortages.len()) {
             self.exchange(&batch).await;
             for waiting in batch {
                 // A caller who has left needs no answer.
                 let _ = waiting.done.send(());
             }
         }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
     }
 
     async fn exchange(&self, batch: &[Waiting]) {
@@ -169,38 +152,5 @@ fn read_reply(answer: &[Value]) -> Option<SliceReply> {
     match answer {
         [Value::Int(taken), _, Value::Int(used), _] => Some(SliceReply { taken: *taken, used: *used }),
         _ => None,
-    }
-}
-
-/// The one who serves, while it runs. Should it be stopped half-way, those who wait are told, and the next one starts anew.
-struct Serving<'a> {
-    shared: &'a Shared,
-    is_done: bool,
-}
-
-impl Serving<'_> {
-    fn next_batch(&mut self) -> Option<Vec<Waiting>> {
-        let mut queue = self.shared.queue();
-        let mut rates = 0;
-        let fits = |waiting: &&Waiting| {
-            rates += waiting.shortages.len();
-            rates <= LIST_MAX
-        };
-        let count = queue.waiting.iter().take_while(fits).count().max(queue.waiting.len().min(1));
-        if count == 0 {
-            // Said under the lock, so that whoever comes next starts another.
-            queue.is_served = false;
-            self.is_done = true;
-            return None;
-        }
-        Some(queue.waiting.drain(..count).collect())
-    }
-}
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            *self.shared.queue() = Queue::default();
-        }
     }
 }
