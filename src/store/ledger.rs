@@ -27,21 +27,22 @@ pub use thresholds::THRESHOLDS;
 
 use super::engine::{On, is_worth_another_try};
 use super::journal::{Checkpoint, Ledger, LedgerError, Merge, Shipment};
-use super::{Connection, Store, StoreError, nodes, objects};
+use super::{Connection, Engine, Store, StoreError, nodes, objects};
 use crate::{clock, crash};
 use async_trait::async_trait;
-use calls::insertion;
+use calls::{Form, insertion};
 use filters::ports::{Intent, Terminal};
 use merge::Pending;
-use sqlx::Row;
+use sqlx::{QueryBuilder, Row};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use sums::Entry;
 use tell::Listeners;
 use thresholds::Crossing;
 
-/// Rows of one INSERT, largest first: three statements stay prepared, whatever the number of calls.
-const ROWS_PER_INSERT: [usize; 3] = [64, 8, 1];
+/// Rows of one INSERT, largest first: few statements stay prepared, whatever the number of calls, and each is another word with the
+/// thread or the server that runs it.
+const ROWS_PER_INSERT: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// When sums of calls come on the books. Few sums come at once; these bound how long many wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,25 +256,34 @@ impl Ledger for Store {
     }
 }
 
+/// A call as it is shipped.
+type Call = (Intent, Terminal);
+
 /// Inserts the calls of a shipment and adds those that were new to what waits. Says how many they were, or nothing if one
 /// that was hoped to be new was on the books already: then the transaction is of no use.
 async fn insert(
     connection: &mut Connection,
     hope: Hope,
-    calls: &[(Intent, Terminal)],
+    calls: &[Call],
     pending: &mut Pending,
 ) -> Result<Option<usize>, StoreError> {
-    let (mut rest, mut inserted) = (calls, 0);
-    while !rest.is_empty() {
-        let rows = ROWS_PER_INSERT.into_iter().find(|rows| *rows <= rest.len()).unwrap_or(1);
-        let (chunk, after) = rest.split_at(rows);
-        inserted += match hope {
-            Hope::SomeNew => insert_calls(connection, chunk, pending).await?,
-            Hope::AllNew if insert_new_calls(connection, chunk, pending).await? => chunk.len(),
-            Hope::AllNew => return Ok(None),
-        };
-        pending.last_seq += rows as i64;
-        rest = after;
+    // Of a call that stands in the batch twice, the first one counts: where there may be one, the order stays.
+    let is_usual = |call: &&Call| matches!(hope, Hope::AllNew) && Form::of(call) == Form::Usual;
+    let (usual, others): (Vec<_>, Vec<_>) = calls.iter().partition(is_usual);
+    let mut inserted = 0;
+    for (form, mut rest) in [(Form::Usual, &usual[..]), (Form::Any, &others[..])] {
+        while !rest.is_empty() {
+            let rows = ROWS_PER_INSERT.into_iter().find(|rows| *rows <= rest.len()).unwrap_or(1);
+            let (chunk, after) = rest.split_at(rows);
+            let insertion = insertion(form, (&pending.node, pending.last_seq + 1), chunk);
+            inserted += match hope {
+                Hope::SomeNew => insert_calls(connection, insertion, chunk, pending).await?,
+                Hope::AllNew if insert_new_calls(connection, insertion, chunk, pending).await? => chunk.len(),
+                Hope::AllNew => return Ok(None),
+            };
+            pending.last_seq += rows as i64;
+            rest = after;
+        }
     }
     Ok(Some(inserted))
 }
@@ -281,11 +291,11 @@ async fn insert(
 /// Inserts calls that are hoped to be new. Says false, having added nothing up, if one of them was on the books already.
 async fn insert_new_calls(
     connection: &mut Connection,
-    calls: &[(Intent, Terminal)],
+    mut insertion: QueryBuilder<Engine>,
+    calls: &[&Call],
     pending: &mut Pending,
 ) -> Result<bool, StoreError> {
-    let mut query = insertion(&pending.node, pending.last_seq + 1, calls);
-    let inserted = query.on(connection).execute(connection).await?.rows_affected();
+    let inserted = insertion.on(connection).execute(connection).await?.rows_affected();
     if inserted < calls.len() as u64 {
         return Ok(false);
     }
@@ -296,12 +306,12 @@ async fn insert_new_calls(
 /// Inserts calls, some of which may be on the books already, and adds up those that were new.
 async fn insert_calls(
     connection: &mut Connection,
-    calls: &[(Intent, Terminal)],
+    mut insertion: QueryBuilder<Engine>,
+    calls: &[&Call],
     pending: &mut Pending,
 ) -> Result<usize, StoreError> {
-    let mut query = insertion(&pending.node, pending.last_seq + 1, calls);
-    query.push(" RETURNING request_id");
-    let rows = query.on(connection).fetch_all(connection).await?;
+    insertion.push(" RETURNING request_id");
+    let rows = insertion.on(connection).fetch_all(connection).await?;
     let mut new = HashSet::with_capacity(rows.len());
     for row in &rows {
         new.insert(row.try_get::<&str, _>("request_id")?);

@@ -5,21 +5,86 @@ use super::{signed, unsigned};
 use crate::store::engine::On;
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
-use filters::ports::{Intent, Share, Terminal};
+use filters::ports::{Intent, Outcome, Share, Terminal};
+use filters::price::Tier;
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
 use futures_util::TryStreamExt;
 use sqlx::any::AnyArguments;
-use sqlx::{Arguments, Encode, QueryBuilder, Row, Type};
+use sqlx::{Arguments, Encode, QueryBuilder, Row as _, Type};
 use std::fmt::Write;
 use std::sync::Arc;
 
-const INSERT: &str = "INSERT INTO calls (request_id, key_id, org_id, route, model, provider, streamed, status, error, \
-     outcome, estimated, input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, \
-     audio_input_tokens, image_input_tokens, reasoning_tokens, audio_output_tokens, image_output_tokens, web_searches, \
-     images, audio_milliseconds, characters, search_units, charge_nano, reserved_nano, price_id, tier, attempts, started_ms, first_byte_ms, ended_ms, shares, node, seq) VALUES ";
-/// Columns of a row.
-const COLUMNS: usize = 37;
+/// The columns of a row in the order in which they are written, each with what stands for it in the statement that inserts usual calls:
+/// nearly all calls are usual, and what need not be bound costs nothing.
+const COLUMNS: [(&str, &str); 37] = [
+    ("request_id", "?"),
+    ("key_id", "?"),
+    ("org_id", "?"),
+    ("route", "?"),
+    ("model", "?"),
+    ("provider", "?"),
+    ("streamed", "?"),
+    ("status", "200"),
+    ("error", "NULL"),
+    ("outcome", "'complete'"),
+    ("estimated", "0"),
+    ("input_tokens", "?"),
+    ("output_tokens", "?"),
+    ("cache_read_tokens", "?"),
+    ("cache_write_5m_tokens", "0"),
+    ("cache_write_1h_tokens", "0"),
+    ("audio_input_tokens", "0"),
+    ("image_input_tokens", "0"),
+    ("reasoning_tokens", "?"),
+    ("audio_output_tokens", "0"),
+    ("image_output_tokens", "0"),
+    ("web_searches", "0"),
+    ("images", "0"),
+    ("audio_milliseconds", "0"),
+    ("characters", "0"),
+    ("search_units", "0"),
+    ("charge_nano", "?"),
+    ("reserved_nano", "?"),
+    ("price_id", "?"),
+    ("tier", "'standard'"),
+    ("attempts", "1"),
+    ("started_ms", "?"),
+    ("first_byte_ms", "?"),
+    ("ended_ms", "?"),
+    ("shares", "?"),
+    ("node", "?"),
+    ("seq", "?"),
+];
+
+/// What the statement that inserts calls has of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Only what differs from one usual call to another.
+    Usual,
+    /// All of it.
+    Any,
+}
+
+impl Form {
+    /// The leaner form that a call can be written in.
+    pub(super) fn of((intent, terminal): &(Intent, Terminal)) -> Self {
+        let is_usual = terminal.status == 200
+            && terminal.error.is_none()
+            && terminal.outcome == Outcome::Complete
+            && !terminal.estimated
+            && terminal.tier == Tier::Standard
+            && terminal.attempts == 1
+            && intent.attribution.is_none()
+            && KIND_COLUMNS.iter().all(|(kind, _)| is_usual_kind(*kind) || terminal.usage.get(*kind) == 0);
+        if is_usual { Self::Usual } else { Self::Any }
+    }
+}
+
+/// Whether usual calls have some of a kind.
+fn is_usual_kind(kind: Kind) -> bool {
+    matches!(kind, Kind::CacheRead | Kind::Reasoning)
+}
 
 /// Columns of kinds that are part of a total or of none, in the order of the table.
 pub(super) const KIND_COLUMNS: [(Kind, &str); 13] = [
@@ -64,55 +129,87 @@ pub(in crate::store) enum Whose<'a> {
     Org(OrgId),
 }
 
-/// Inserts calls that are not on the books, numbered from `first_seq` on.
-pub(super) fn insertion(node: &str, first_seq: i64, calls: &[(Intent, Terminal)]) -> QueryBuilder<Engine> {
-    let mut rows = Values::default();
+/// Inserts calls that are not on the books, numbered from `first_seq` on. All must be of the form.
+pub(super) fn insertion(
+    form: Form,
+    (node, first_seq): (&str, i64),
+    calls: &[&(Intent, Terminal)],
+) -> QueryBuilder<Engine> {
+    let mut row = Row { values: AnyArguments::default(), form };
     for ((intent, terminal), seq) in calls.iter().zip(first_seq..) {
-        push_call(&mut rows, intent, terminal);
-        rows.push_bind(node).push_bind(seq);
+        push_call(&mut row, intent, terminal);
+        row.bind(node).bind(seq);
     }
-    let row = format!("({})", ["?"; COLUMNS].join(","));
-    let statement = format!("{INSERT}{} ON CONFLICT (request_id) DO NOTHING", vec![row; calls.len()].join(","));
-    QueryBuilder::with_arguments(statement, rows.0)
+    QueryBuilder::with_arguments(statement(form, calls.len()), row.values)
 }
 
-/// The values of rows. Their marks are all alike and written at once: one by one they would cost more than the values.
-#[derive(Default)]
-struct Values(AnyArguments);
+/// Marks are written at once: one by one they would cost more than the values.
+fn statement(form: Form, rows: usize) -> String {
+    let names = COLUMNS.map(|(name, _)| name).join(", ");
+    let marks = COLUMNS.map(|(_, usual)| if form == Form::Usual { usual } else { "?" }).join(",");
+    let mut statement = format!("INSERT INTO calls ({names}) VALUES ");
+    statement.reserve(rows * (marks.len() + 3) + 64);
+    for row in 0..rows {
+        statement.push_str(if row == 0 { "(" } else { ",(" });
+        statement.push_str(&marks);
+        statement.push(')');
+    }
+    statement.push_str(" ON CONFLICT (request_id) DO NOTHING");
+    statement
+}
 
-impl Values {
-    fn push_bind<'v>(&mut self, value: impl Encode<'v, Engine> + Type<Engine>) -> &mut Self {
-        self.0.add(value).expect("numbers and texts can be encoded");
+/// The values of rows.
+struct Row {
+    values: AnyArguments,
+    form: Form,
+}
+
+impl Row {
+    fn bind<'v>(&mut self, value: impl Encode<'v, Engine> + Type<Engine>) -> &mut Self {
+        self.values.add(value).expect("numbers and texts can be encoded");
         self
     }
+
+    /// Binds what all usual calls have in common, where they are not all usual.
+    fn bind_unusual<'v>(&mut self, value: impl Encode<'v, Engine> + Type<Engine>) -> &mut Self {
+        match self.form {
+            Form::Usual => self,
+            Form::Any => self.bind(value),
+        }
+    }
 }
 
-fn push_call(row: &mut Values, intent: &Intent, terminal: &Terminal) {
-    row.push_bind(intent.call.to_string())
-        .push_bind(intent.key.to_string())
-        .push_bind(intent.org.to_string())
-        .push_bind(intent.route.name())
-        .push_bind(&*intent.model)
-        .push_bind(&*terminal.provider)
-        .push_bind(i64::from(intent.streamed))
-        .push_bind(i64::from(terminal.status))
-        .push_bind(terminal.error.map(|code| code.name()))
-        .push_bind(terminal.outcome.name())
-        .push_bind(i64::from(terminal.estimated))
-        .push_bind(signed(terminal.usage.input_total()))
-        .push_bind(signed(terminal.usage.output_total()));
+fn push_call(row: &mut Row, intent: &Intent, terminal: &Terminal) {
+    row.bind(intent.call.to_string())
+        .bind(intent.key.to_string())
+        .bind(intent.org.to_string())
+        .bind(intent.route.name())
+        .bind(&*intent.model)
+        .bind(&*terminal.provider)
+        .bind(i64::from(intent.streamed))
+        .bind_unusual(i64::from(terminal.status))
+        .bind_unusual(terminal.error.map(|code| code.name()))
+        .bind_unusual(terminal.outcome.name())
+        .bind_unusual(i64::from(terminal.estimated))
+        .bind(signed(terminal.usage.input_total()))
+        .bind(signed(terminal.usage.output_total()));
     for (kind, _) in KIND_COLUMNS {
-        row.push_bind(signed(terminal.usage.get(kind)));
+        let count = signed(terminal.usage.get(kind));
+        if is_usual_kind(kind) {
+            row.bind(count)
+        } else {
+            row.bind_unusual(count)
+        };
     }
-    row.push_bind(terminal.charge.0)
-        .push_bind(terminal.reserved.0)
-        .push_bind(signed(terminal.price.0))
-        .push_bind(terminal.tier.name())
-        .push_bind(i64::from(terminal.attempts))
-        .push_bind(intent.started.0)
-        .push_bind(i64::from(terminal.first_byte_ms))
-        .push_bind(terminal.ended.0)
-        .push_bind(shares_text(&intent.shares));
+    row.bind(terminal.charge.0)
+        .bind(terminal.reserved.0)
+        .bind(signed(terminal.price.0))
+        .bind_unusual(terminal.tier.name())
+        .bind_unusual(i64::from(terminal.attempts))
+        .bind(intent.started.0)
+        .bind(i64::from(terminal.first_byte_ms))
+        .bind(terminal.ended.0)
+        .bind(shares_text(&intent.shares));
 }
 
 /// Sums up the rows that are in no sum yet, and says the highest number among them.
@@ -191,4 +288,67 @@ pub(in crate::store) fn read_usage(row: &Rows) -> Result<Usage, StoreError> {
     let input = unsigned(row.try_get("input_tokens")?).saturating_sub(usage.input_total());
     let output = unsigned(row.try_get("output_tokens")?).saturating_sub(usage.output_total());
     Ok(usage.with(Kind::Input, input).with(Kind::Output, output))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture::Books;
+    use crate::store::journal::Checkpoint;
+    use filters::denied::Code;
+
+    /// All columns of all calls but for what tells calls apart.
+    async fn rows(books: &Books) -> Vec<Vec<String>> {
+        let columns = COLUMNS.map(|(name, _)| format!("CAST({name} AS TEXT)")).join(", ");
+        let query = format!("SELECT {columns} FROM calls ORDER BY seq");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&books.store.database.reader).await.expect("rows");
+        let column = |row: &Rows, at| row.get::<Option<String>, _>(at).unwrap_or_default();
+        rows.iter().map(|row| (1..COLUMNS.len() - 1).map(|at| column(row, at)).collect()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_usual_call_is_written_like_any_other() {
+        let books = Books::open().await;
+        let mut calls = [books.call(0, 10, 5), books.call(1, 10, 5), books.call(2, 10, 5)];
+        for (intent, terminal) in &mut calls {
+            intent.streamed = true;
+            terminal.usage = Usage::of(10, 5).with(Kind::CacheRead, 2).with(Kind::Reasoning, 3);
+        }
+        assert!(calls.iter().all(|call| Form::of(call) == Form::Usual));
+        let mut connection = books.store.database.writer.acquire().await.expect("a connection");
+        for (form, calls) in [(Form::Usual, &calls[..2]), (Form::Any, &calls[2..])] {
+            let calls: Vec<_> = calls.iter().collect();
+            let first = if form == Form::Usual { 1 } else { 3 };
+            let inserted = insertion(form, ("node", first), &calls).on(&connection).execute(&mut *connection).await;
+            inserted.expect("inserted");
+        }
+        drop(connection);
+        let rows = rows(&books).await;
+        assert!(rows.len() == 3 && rows.iter().all(|row| *row == rows[0]), "{rows:?}");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_not_usual_of_a_call_is_written() {
+        let books = Books::open().await;
+        let unusual: [fn(&mut Terminal); 8] = [
+            |_| {},
+            |terminal| terminal.status = 201,
+            |terminal| terminal.error = Some(Code::UpstreamFailed),
+            |terminal| terminal.outcome = Outcome::ClientGone,
+            |terminal| terminal.estimated = true,
+            |terminal| terminal.tier = Tier::Priority,
+            |terminal| terminal.attempts = 2,
+            |terminal| terminal.usage = terminal.usage.with(Kind::Images, 1),
+        ];
+        let mut calls: Vec<_> = (0..8).map(|number| books.call(number, 10, 5)).collect();
+        for (change, (_, terminal)) in unusual.iter().zip(&mut calls) {
+            change(terminal);
+        }
+        let forms: Vec<_> = calls.iter().map(Form::of).collect();
+        assert_eq!((forms[0], &forms[1..]), (Form::Usual, &[Form::Any; 7][..]));
+        books.store.ship("node", &calls, Checkpoint::default()).await.expect("shipped");
+        let rows = rows(&books).await;
+        let differing = |row: &Vec<String>| row.iter().zip(&rows[0]).filter(|(one, usual)| one != usual).count();
+        assert_eq!(rows.iter().map(differing).collect::<Vec<_>>(), [0, 1, 1, 1, 1, 1, 1, 1]);
+    }
 }
