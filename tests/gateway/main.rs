@@ -7,6 +7,7 @@ mod cluster;
 mod control;
 mod departures;
 mod deploy;
+mod docs;
 mod durability;
 mod failover;
 mod faults;

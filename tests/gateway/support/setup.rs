@@ -259,6 +259,14 @@ impl Setup {
         self
     }
 
+    /// Writes the configuration and the catalogue for somebody else to start; gives back the addresses of the control plane and of
+    /// the process's own state.
+    pub(crate) fn write_for_others(&self, directory: &Path) -> [String; 2] {
+        let listeners = Listeners::choose();
+        self.write(directory, &listeners);
+        [listeners.control, listeners.metrics].map(|address| format!("http://{address}"))
+    }
+
     /// Writes the configuration and the catalogue.
     pub(super) fn write(&self, directory: &Path, listeners: &Listeners) {
         let Listeners { gateway, tls, control, metrics } = listeners;
