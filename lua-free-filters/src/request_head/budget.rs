@@ -139,6 +139,14 @@ mod tests {
     }
 
     #[test]
+    fn a_form_with_a_budget_is_refused() {
+        let target = crate::route::Target::of(crate::route::Route::ImageVariations);
+        let body = "--b\r\nContent-Disposition: form-data; name=\"max_credits\"\r\n\r\n5\r\n--b--\r\n";
+        let read = crate::request_head::read(body.as_bytes(), Some("multipart/form-data; boundary=b"), &target);
+        assert!(matches!(&read, Err(Denied::InvalidRequest(sentence)) if sentence.contains("max_credits")), "{read:?}");
+    }
+
+    #[test]
     fn it_goes_where_another_member_comes() {
         let rewrite = Rewrite { model: "other", ask_usage: true, output_limit: Some(5), ..REWRITE };
         for body in [r#"{"max_credits":1,"model":"m"}"#, r#"{"model":"m","max_credits":1}"#] {

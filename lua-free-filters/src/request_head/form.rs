@@ -123,6 +123,10 @@ impl Said {
             "size" => self.picture.size = Some(text.into()),
             "quality" => self.picture.quality = Some(text.into()),
             "user" => self.attribution = Attribution::to_user(text),
+            // No provider is to get it, and it must not be overlooked.
+            "max_credits" | "max_cost_usd" => {
+                return refused("`max_credits` and `max_cost_usd` are read in bodies of JSON alone. Leave them out.");
+            }
             "partial_images" => weight.partial_images = number()?.unwrap_or(0),
             // The provider fetches it, however long it is.
             "url" | "file_url" => weight.refer_to_anything_unbounded(),
