@@ -1,13 +1,16 @@
 //! Credits: what organisations have paid in, were given and were charged, as a ledger of entries whose legs add up to nothing.
-//! Entries are only ever added. `charges.rs` books what calls were charged, hour by hour.
+//! Entries are only ever added. `entry.rs` says what there may be, `charges.rs` books what calls were charged, hour by hour.
 //!
 //! An organisation has two accounts: `org:ID:credits`, which is the limit of its balance, and `org:ID:charges`. What stands in
 //! both together is what it has. The other sides are the operator's: `operator:funding` (paid in), `operator:adjustments`,
 //! `operator:refunds` and `operator:revenue` (charged).
 
 mod charges;
+mod entry;
 
 pub(super) use charges::{BOOKED_THROUGH, HOUR_MS, mark_late, read_mark, write_mark};
+pub(super) use entry::Account;
+pub use entry::{EntryKind, NewEntry, NewKind};
 
 use super::changes::Change;
 use super::engine::On;
@@ -22,168 +25,9 @@ use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use serde::Serialize;
 use sqlx::{QueryBuilder, Row};
-use std::fmt;
 
 /// Rows of one INSERT.
 const ROWS_PER_INSERT: usize = 128;
-
-/// Why money moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// What an organisation began with.
-    Opening,
-    /// Paid in.
-    TopUp,
-    /// Given or taken by the operator.
-    Adjustment,
-    /// Given back, of a call or without one.
-    Refund,
-    /// What an hour's calls were charged.
-    Charges,
-}
-
-impl EntryKind {
-    /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Opening, Self::TopUp, Self::Adjustment, Self::Refund, Self::Charges];
-
-    /// The name in tables and answers.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Opening => "opening",
-            Self::TopUp => "topup",
-            Self::Adjustment => "adjustment",
-            Self::Refund => "refund",
-            Self::Charges => "charges",
-        }
-    }
-
-    /// The kind of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// The operator's side of it.
-    fn counterpart(self) -> Account {
-        match self {
-            Self::Opening | Self::TopUp => Account::Funding,
-            Self::Adjustment => Account::Adjustments,
-            Self::Refund => Account::Refunds,
-            Self::Charges => Account::Revenue,
-        }
-    }
-}
-
-/// Where money stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Account {
-    Credits(OrgId),
-    Charges(OrgId),
-    Funding,
-    Adjustments,
-    Refunds,
-    Revenue,
-}
-
-impl fmt::Display for Account {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Credits(org) => write!(formatter, "org:{org}:credits"),
-            Self::Charges(org) => write!(formatter, "org:{org}:charges"),
-            Self::Funding => formatter.write_str("operator:funding"),
-            Self::Adjustments => formatter.write_str("operator:adjustments"),
-            Self::Refunds => formatter.write_str("operator:refunds"),
-            Self::Revenue => formatter.write_str("operator:revenue"),
-        }
-    }
-}
-
-/// What people may book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NewKind {
-    /// Somebody has paid.
-    TopUp,
-    /// More or less, as the operator says.
-    Adjustment {
-        /// Whether less may be left than has been spent.
-        is_forced: bool,
-    },
-    /// Something is given back.
-    Refund {
-        /// Of which call: of one no more than it was charged, in all.
-        call: Option<CallId>,
-    },
-}
-
-/// An entry to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewEntry {
-    /// Whose credits.
-    pub org: OrgId,
-    /// What it is.
-    pub kind: NewKind,
-    /// How much; only an adjustment may be negative.
-    pub amount: NanoUsd,
-    /// Why; top-ups need no reason.
-    pub reason: String,
-}
-
-impl NewEntry {
-    fn kind(&self) -> EntryKind {
-        match self.kind {
-            NewKind::TopUp => EntryKind::TopUp,
-            NewKind::Adjustment { .. } => EntryKind::Adjustment,
-            NewKind::Refund { .. } => EntryKind::Refund,
-        }
-    }
-
-    fn action(&self) -> &'static str {
-        match self.kind {
-            NewKind::TopUp => "credits.topup",
-            NewKind::Adjustment { .. } => "credits.adjust",
-            NewKind::Refund { .. } => "credits.refund",
-        }
-    }
-
-    fn call(&self) -> Option<CallId> {
-        match self.kind {
-            NewKind::Refund { call } => call,
-            NewKind::TopUp | NewKind::Adjustment { .. } => None,
-        }
-    }
-
-    /// What can be said against it without a look at the books.
-    fn check(&self) -> Result<(), StoreError> {
-        let problem = match self.kind {
-            NewKind::TopUp if self.amount <= NanoUsd::ZERO => "a top-up must be more than 0 dollars",
-            NewKind::Refund { .. } if self.amount <= NanoUsd::ZERO => "a refund must be more than 0 dollars",
-            NewKind::Adjustment { .. } if self.amount == NanoUsd::ZERO => "an adjustment of 0 dollars adjusts nothing",
-            NewKind::Refund { .. } | NewKind::Adjustment { .. } if self.reason.trim().is_empty() => {
-                "an adjustment or a refund needs a reason"
-            }
-            NewKind::TopUp | NewKind::Refund { .. } | NewKind::Adjustment { .. } => return Ok(()),
-        };
-        Err(StoreError::Refused(problem))
-    }
-
-    /// The sum of credits as it is to be, given the balance as it is.
-    fn total(&self, balance: &QuotaRow) -> Result<i64, StoreError> {
-        let total = balance.limit.checked_add(self.amount.0);
-        let total =
-            total.ok_or(StoreError::Refused("an organisation can have at most 9 200 000 000 dollars of credits"))?;
-        if total < 0 {
-            return Err(StoreError::Refused("this takes more than was ever paid in"));
-        }
-        let takes_what_is_spent = self.amount < NanoUsd::ZERO && total < balance.spent;
-        if takes_what_is_spent && self.kind == (NewKind::Adjustment { is_forced: false }) {
-            return Err(StoreError::Refused(
-                "this leaves less than has been spent: take less, or force it and have a balance below zero",
-            ));
-        }
-        Ok(total)
-    }
-}
 
 /// An entry of an organisation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -416,10 +260,13 @@ async fn write(connection: &mut Connection, head: &Head<'_>, legs: &[Leg]) -> Re
     .await?;
     let numbered: Vec<(i64, &Leg)> = (0..).zip(legs).collect();
     for chunk in numbered.chunks(ROWS_PER_INSERT) {
-        let mut query =
-            QueryBuilder::<Engine>::new("INSERT INTO legs (entry, number, account, key_id, model, amount_nano) ");
+        let mut query = QueryBuilder::<Engine>::new(
+            "INSERT INTO legs (entry, number, account, project, key_id, model, amount_nano) ",
+        );
         query.push_values(chunk, |mut row, (number, leg)| {
             row.push_bind(id).push_bind(*number).push_bind(&*leg.account);
+            row.push("(SELECT COALESCE(MAX(k.project), '') FROM keys k WHERE k.id = ");
+            row.push_bind_unseparated(&*leg.key).push_unseparated(")");
             row.push_bind(&*leg.key).push_bind(&*leg.model).push_bind(leg.amount);
         });
         let is_whole = chunk.len() == ROWS_PER_INSERT || chunk.len() == 2;

@@ -70,7 +70,7 @@ impl FromStr for Month {
 /// What a key's calls of a model were charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChargeLine {
-    /// The key's project, if it has one.
+    /// The project in which the key was when it was booked, if it was in one.
     pub project: Option<String>,
     /// The key.
     pub key: String,
@@ -156,10 +156,9 @@ async fn charges_between(
     until: EpochMs,
 ) -> Result<Vec<ChargeLine>, StoreError> {
     let text = format!(
-        "SELECT COALESCE(k.project, '') AS project, l.key_id, l.model, {SUMS} \
-         FROM entries e JOIN legs l ON l.entry = e.id LEFT JOIN keys k ON k.id = l.key_id \
+        "SELECT l.project, l.key_id, l.model, {SUMS} FROM entries e JOIN legs l ON l.entry = e.id \
          WHERE e.org = $1 AND e.at_ms >= $2 AND e.at_ms < $3 AND e.kind = 'charges' AND l.account = $4 \
-         GROUP BY COALESCE(k.project, ''), l.key_id, l.model ORDER BY 1, 2, 3"
+         GROUP BY l.project, l.key_id, l.model ORDER BY 1, 2, 3"
     );
     let rows = sqlx::query(sqlx::AssertSqlSafe(text))
         .bind(org.to_string())
@@ -236,6 +235,23 @@ mod tests {
         let next = books.store.statement(books.org, Month::of(soon)).await.expect("told");
         assert_eq!((next.opening, &next.charges, next.entries.len()), (closed.closing, &vec![line(cost)], 0));
         assert_eq!(next.closing, books.organisation().await.balance());
+    }
+
+    #[tokio::test]
+    async fn charges_stay_with_the_project_in_which_the_key_was() {
+        let books = Books::open().await;
+        let project = books.store.create_project(books.org, "web", &[], NOW).await.expect("made").id;
+        let put = async |project: Option<String>| {
+            let query = sqlx::query("UPDATE keys SET project = $1").bind(project);
+            query.execute(&books.store.database.writer).await.expect("moved");
+        };
+        put(Some(project.to_string())).await;
+        books.store.ship("node", &[books.call(1, 10, 5)], Checkpoint::default()).await.expect("shipped");
+        let later = NOW.plus(2 * HOUR_MS);
+        books.store.book_charges(later, later).await.expect("booked");
+        put(None).await;
+        let statement = books.store.statement(books.org, Month::of(NOW)).await.expect("told");
+        assert_eq!(statement.charges[0].project, Some(project.to_string()));
     }
 
     #[tokio::test]

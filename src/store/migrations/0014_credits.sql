@@ -43,7 +43,8 @@ CREATE TABLE legs (
     number      BIGINT NOT NULL,
     -- org:ID:credits, org:ID:charges, operator:funding, operator:adjustments, operator:refunds or operator:revenue.
     account     TEXT   NOT NULL,
-    -- Of charges: whose calls of what; otherwise empty.
+    -- Of charges: whose calls of what, and the project in which the key was then; otherwise empty.
+    project     TEXT   NOT NULL DEFAULT '',
     key_id      TEXT   NOT NULL DEFAULT '',
     model       TEXT   NOT NULL DEFAULT '',
     amount_nano BIGINT NOT NULL,
