@@ -1,6 +1,6 @@
 //! Credits, statements and what is kept, over HTTP and at the command line.
 
-use crate::support::{Call, Gateway, Request, Setup};
+use crate::support::{Call, Gateway, Request, Setup, eventually};
 use serde_json::{Value, json};
 
 fn credits(gateway: &Gateway) -> String {
@@ -121,6 +121,25 @@ fn a_call_is_refunded_up_to_its_charge() {
     assert_eq!(operator.make(&path, &body(row.charge_nano))["call"], answer.request_id());
     assert_eq!(operator.post(&path, &body(1)).refusal(), (422, "not_possible".to_owned()));
     assert_eq!(operator.read(&credits(&gateway))["balance_usd"], "1000");
+    assert!(gateway.audit().status.success());
+}
+
+/// Nodes hold credit that they may spend by themselves: what is taken from the balance they see within a second.
+#[test]
+fn what_is_taken_is_spent_by_nobody() {
+    let gateway = Gateway::start();
+    let call = Call::chat("count up").with("max_tokens", 10);
+    let charge = gateway.row(gateway.call(&call).request_id()).charge_nano;
+    let rest = 1_000_000_000_000 - charge;
+    let path = format!("{}/adjustments", credits(&gateway));
+    let body = |nanos: i64, force: bool| {
+        let usd = format!("-{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
+        json!({"amount_usd": usd, "reason": "a chargeback", "force": force})
+    };
+    assert_eq!(gateway.operator().post(&path, &body(rest + 1, false)).refusal(), (422, "not_possible".to_owned()));
+    gateway.operator().make(&path, &body(rest, false));
+    let refused = eventually("a refusal", || Some(gateway.call(&call)).filter(|answer| answer.status != 200));
+    assert_eq!(refused.refusal(), (402, "insufficient_credits".to_owned()));
     assert!(gateway.audit().status.success());
 }
 
