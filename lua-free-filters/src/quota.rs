@@ -4,6 +4,7 @@
 //! gives back or settles exactly once.
 
 mod account;
+mod accounts;
 mod concurrency;
 #[cfg(all(test, shuttle))]
 mod interleavings;

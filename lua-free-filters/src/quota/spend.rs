@@ -2,13 +2,14 @@
 //! period; a check is one compare-and-swap on the account of the current period.
 
 use super::account::{Account, Generation, has_news, is_done, take_in};
+use super::accounts::Accounts;
 use crate::denied::{Denied, LimitSource};
 use crate::id::QuotaId;
 use crate::key::{Glob, allows};
-use crate::lease::{ASK_AGAIN_MS, Ask, Needs, Reply, SLICE_MS, Terms};
+use crate::lease::{ASK_AGAIN_MS, Ask, Needs, Reply, Terms};
 use crate::money::NanoUsd;
 use crate::time::EpochMs;
-use crate::window::{Span, Window};
+use crate::window::Window;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::sync::atomic::{AtomicI64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,41 +71,6 @@ pub struct Spend {
     held: Mutex<Accounts>,
     /// Nothing more can be had before.
     refused_until: AtomicI64,
-}
-
-#[derive(Debug)]
-struct Accounts {
-    /// The current one, and those of earlier periods that still count or have calls in progress.
-    open: Vec<Arc<Account>>,
-    /// Charged by others or before, in the periods that counted at `known_at`.
-    elsewhere: i64,
-    known_at: Span,
-    /// Whether the books have said so. If not, `elsewhere` is nothing.
-    is_told: bool,
-    /// When the limit ends, by the authority's clock, that credit was leased under.
-    lapses_at: EpochMs,
-    /// What the last slice was, and when it was asked for.
-    slice: (i64, EpochMs),
-}
-
-impl Accounts {
-    fn tell(&mut self, spent: i64, known_at: Span) {
-        if !self.is_told {
-            (self.elsewhere, self.known_at, self.is_told) = (spent, known_at, true);
-        }
-    }
-
-    /// The account that was opened without a limit and has had no lease since: there is one at the most.
-    fn uncovered(&self) -> Option<&Arc<Account>> {
-        self.open.iter().find(|account| !account.is_leased())
-    }
-
-    /// What calls will take while the next slice is to last, if they go on as they did with the last one.
-    fn demand(&self, now: EpochMs) -> i64 {
-        let (granted, at) = self.slice;
-        let lasted_ms = now.0.saturating_sub(at.0).max(1);
-        if lasted_ms > 4 * SLICE_MS { 0 } else { granted.saturating_mul(SLICE_MS) / lasted_ms }
-    }
 }
 
 impl Spend {
