@@ -4,7 +4,6 @@
 //! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `outgoing`,
 //! `providers`, `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
 
-mod accounts;
 mod address;
 mod cluster;
 mod control;
@@ -22,10 +21,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::Accounts;
 pub use address::{BaseUrl, Network};
 pub use cluster::{Cluster, RedisAddress, RedisServers};
-pub use control::Control;
+pub use control::{Accounts, Control};
 pub use listener::{ErrorShape, Gateway, Limits, Tls};
 pub use outgoing::Outgoing;
 pub use place::ConfigError;

@@ -15,6 +15,8 @@ use std::str::FromStr;
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 /// Longest name, title or pattern, in bytes.
 pub const TEXT_BYTES_MAX: usize = 128;
+/// Longest moment, in bytes.
+const MOMENT_BYTES_MAX: usize = 64;
 
 /// A body of JSON.
 pub struct Body<T>(pub T);
@@ -125,10 +127,19 @@ pub fn name(param: &str, text: &str) -> Result<String, Refusal> {
     Err(Refusal::validation(param, "A name has 1 to 128 bytes and no control characters."))
 }
 
+/// What a list is narrowed to: an identifier or a name, of at most 128 bytes without control characters.
+pub fn filter(param: &str, text: Option<String>) -> Result<Option<String>, Refusal> {
+    if text.as_ref().is_none_or(|text| text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control)) {
+        return Ok(text);
+    }
+    Err(Refusal::validation(param, "This has at most 128 bytes and no control characters."))
+}
+
 /// A moment, as RFC 3339 has it.
 pub fn moment(param: &str, text: &str) -> Result<EpochMs, Refusal> {
-    let read = text.parse::<jiff::Timestamp>().map(|moment| EpochMs(moment.as_millisecond()));
-    read.map_err(|_| Refusal::validation(param, "This is not a moment such as 2030-12-31T18:00:00Z."))
+    let read = text.parse::<jiff::Timestamp>().ok().filter(|_| text.len() <= MOMENT_BYTES_MAX);
+    read.map(|moment| EpochMs(moment.as_millisecond()))
+        .ok_or_else(|| Refusal::validation(param, "This is not a moment such as 2030-12-31T18:00:00Z."))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 /// Sizes that a page may have.
 pub const SIZES: [u32; 4] = [10, 25, 50, 100];
 const SIZE: u32 = 25;
+/// No cursor is longer.
+const CURSOR_BYTES_MAX: usize = 512;
 
 /// Which page of a list.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -33,7 +35,8 @@ impl Page {
     /// From where on.
     pub fn after<T: std::str::FromStr>(&self) -> Result<Option<T>, Refusal> {
         let read = |text: &String| {
-            text.parse().map_err(|_| {
+            let cursor = text.parse().ok().filter(|_| text.len() <= CURSOR_BYTES_MAX);
+            cursor.ok_or_else(|| {
                 Refusal::validation("cursor", "This is not a cursor of this list: begin again without one.")
             })
         };

@@ -123,7 +123,8 @@ impl TrailPart {
     fn filter(self, org: Option<OrgId>) -> Result<TrailFilter, Refusal> {
         let moment = |param: &str, text: Option<String>| text.map(|text| input::moment(param, &text)).transpose();
         let (from, to) = (moment("from", self.from)?, moment("to", self.to)?);
-        Ok(TrailFilter { org, action: self.action, actor: self.actor, object: self.object, from, to })
+        let (action, actor) = (input::filter("action", self.action)?, input::filter("actor", self.actor)?);
+        Ok(TrailFilter { org, action, actor, object: input::filter("object", self.object)?, from, to })
     }
 }
 

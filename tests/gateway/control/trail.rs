@@ -67,7 +67,11 @@ fn the_trail_is_read_page_by_page_and_exported_as_a_whole() {
         let part = operator.get(&format!("/api/trail/export?action=org.change&{query}"));
         assert_eq!(part.text().lines().count(), count, "{query}");
     }
-    assert_eq!(operator.get(&format!("{path}/trail?from=yesterday")).refusal(), (422, "validation_failed".to_owned()));
+    let long = "0".repeat(129);
+    for query in [&*format!("object={long}"), "actor=a%00b", "from=yesterday", "to=1", "limit=1", "cursor=x"] {
+        let refused = operator.get(&format!("{path}/trail?{query}"));
+        assert_eq!(refused.refusal(), (422, "validation_failed".to_owned()), "{query}");
+    }
 }
 
 #[test]
