@@ -1,4 +1,4 @@
-//! The commands that keep the books: organisations, projects, keys, nodes, usage, audit, prices, backups. They work on the store directly, beside a running
+//! The commands that keep the books: organisations, projects, keys, people, nodes, usage, audit, prices, backups. They work on the store directly, beside a running
 //! gateway, which sees a change within a second.
 //!
 //! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations, `limit.rs` limits, `zone.rs`
@@ -9,13 +9,16 @@ mod backup;
 mod credits;
 mod key;
 mod limit;
+mod member;
 mod moment;
 mod node;
 mod org;
 mod print;
 mod project;
 mod reprice;
+mod trail;
 mod usage;
+mod user;
 mod zone;
 
 use crate::config::{Config, ConfigError, StorePlace};
@@ -38,9 +41,17 @@ pub enum Command {
     /// Keys: what clients send.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Users: people who sign in.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Members: who is in an organisation, and as what.
+    #[command(subcommand)]
+    Member(member::MemberCommand),
     /// Nodes: the gateways that share the books.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Who changed what, the latest first.
+    Trail(trail::TrailCommand),
     /// What a key or an organisation has used and was charged.
     Usage(usage::UsageCommand),
     /// Recompute the books; exits with 1 and names the first invariant that is broken.
@@ -117,6 +128,9 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
         Command::Org(command) => org::run(command, surroundings).await,
         Command::Project(command) => project::run(command, surroundings).await,
         Command::Key(command) => key::run(command, surroundings).await,
+        Command::User(command) => user::run(command, surroundings).await,
+        Command::Member(command) => member::run(command, surroundings).await,
+        Command::Trail(command) => trail::run(command, surroundings).await,
         Command::Node(command) => node::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,
         Command::Audit(command) => audit::run(command, surroundings).await,

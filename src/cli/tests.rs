@@ -1,5 +1,7 @@
 //! The commands as people type them, on a temporary directory.
 
+mod people;
+
 use super::*;
 use clap::Parser;
 use serde_json::Value;
