@@ -19,6 +19,8 @@
 //! - `objects.rs`: whose the objects are that providers store
 //! - `idempotency.rs`: requests that are carried out once, however often they are sent
 //! - `requests.rs`: notes of requests that cost nothing
+//! - `outbox.rs`: what somebody is to be told, written where it happens; `webhooks.rs`: whom, `deliveries.rs`: what is on its way,
+//!   `notices.rs`: what no request brings about
 //! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
 //!   other prices
 //! - `pepper.rs`: the secret without which the stored lookup ids are of no use
@@ -30,6 +32,7 @@ mod batches;
 pub mod bookkeeper;
 mod changes;
 pub mod credits;
+pub mod deliveries;
 mod engine;
 #[cfg(test)]
 mod fixture;
@@ -45,9 +48,11 @@ mod live_quotas;
 mod loader;
 pub mod members;
 pub mod nodes;
+pub mod notices;
 pub mod objects;
 pub mod operators;
 pub mod organisations;
+pub mod outbox;
 pub mod passwords;
 mod pepper;
 pub mod projects;
@@ -64,6 +69,7 @@ pub mod statements;
 pub mod trail;
 pub mod usage;
 pub mod users;
+pub mod webhooks;
 
 use crate::config::StorePlace;
 use engine::Database;

@@ -143,6 +143,11 @@ identifier!(
     ProjectId,
     "proj"
 );
+identifier!(
+    /// An event on its way to a webhook.
+    DeliveryId,
+    "dlv"
+);
 
 /// A quota's row in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

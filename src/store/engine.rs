@@ -284,6 +284,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (11, "control", include_str!("migrations/0011_control.sql")),
     (12, "accounts", include_str!("migrations/0012_accounts.sql")),
     (14, "credits", include_str!("migrations/0014_credits.sql")),
+    (17, "events", include_str!("migrations/0017_events.sql")),
 ];
 
 fn migrator(is_server: bool) -> Migrator {

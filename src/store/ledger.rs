@@ -6,10 +6,11 @@
 //! - `sums.rs`: what calls moved, added up in memory
 //! - `merge.rs`: how sums come on the books, and when; `tail.rs`: what is not among them yet
 //! - `tell.rs`: what the quotas in memory are told of it
-//! - `thresholds.rs`: events of quotas that are nearly spent
+//! - `thresholds.rs`: events of quotas that are nearly spent; `exceeded.rs`: of calls that cost more than was set aside
 
 mod attempts;
 mod calls;
+mod exceeded;
 mod merge;
 mod prices;
 mod sums;
@@ -295,11 +296,12 @@ async fn insert_new_calls(
     calls: &[&Call],
     pending: &mut Pending,
 ) -> Result<bool, StoreError> {
-    let inserted = insertion.on(connection).execute(connection).await?.rows_affected();
+    let inserted = insertion.on(connection).execute(&mut *connection).await?.rows_affected();
     if inserted < calls.len() as u64 {
         return Ok(false);
     }
     calls.iter().for_each(|(intent, terminal)| pending.sums.add(&Entry::of(intent, terminal)));
+    exceeded::tell(connection, calls.iter().copied()).await?;
     Ok(true)
 }
 
@@ -311,17 +313,16 @@ async fn insert_calls(
     pending: &mut Pending,
 ) -> Result<usize, StoreError> {
     insertion.push(" RETURNING request_id");
-    let rows = insertion.on(connection).fetch_all(connection).await?;
+    let rows = insertion.on(connection).fetch_all(&mut *connection).await?;
     let mut new = HashSet::with_capacity(rows.len());
     for row in &rows {
         new.insert(row.try_get::<&str, _>("request_id")?);
     }
-    for (intent, terminal) in calls {
-        // Taken out, so that a call that stands in the batch twice is counted with its first row, the one that was inserted.
-        if new.remove(&*intent.call.to_string()) {
-            pending.sums.add(&Entry::of(intent, terminal));
-        }
-    }
+    // Taken out, so that a call that stands in the batch twice is counted with its first row, the one that was inserted.
+    let inserted: Vec<&Call> =
+        calls.iter().copied().filter(|(intent, _)| new.remove(&*intent.call.to_string())).collect();
+    inserted.iter().for_each(|(intent, terminal)| pending.sums.add(&Entry::of(intent, terminal)));
+    exceeded::tell(connection, inserted.into_iter()).await?;
     Ok(rows.len())
 }
 

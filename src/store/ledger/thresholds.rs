@@ -4,6 +4,7 @@
 use super::merge::chunks;
 use super::sums::Charged;
 use crate::store::engine::On;
+use crate::store::outbox::{self, Event, ReachedThreshold};
 use crate::store::quotas::{Thresholds, read_terms, read_window};
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
 use filters::id::{OrgId, QuotaId};
@@ -149,11 +150,30 @@ pub(super) async fn write(connection: &mut Connection, crossings: &[Crossing], n
         .bind(now.0)
         .execute(&mut *connection)
         .await?;
+        crossing.tell(connection, now).await?;
     }
     Ok(())
 }
 
 impl Crossing {
+    /// Puts it into the outbox.
+    async fn tell(&self, connection: &mut Connection, now: EpochMs) -> Result<(), StoreError> {
+        let row = sqlx::query("SELECT owner, kind FROM quotas WHERE id = $1")
+            .bind(self.share.quota.0)
+            .fetch_one(&mut *connection)
+            .await?;
+        let reached = ReachedThreshold {
+            quota: self.share.quota.0,
+            owner: row.try_get("owner")?,
+            kind: row.try_get("kind")?,
+            period: self.share.period,
+            percent: self.percent,
+            limit: NanoUsd(self.limit),
+            spent: NanoUsd(self.spent),
+        };
+        outbox::write(connection, &Event::limit_threshold(self.org, &reached), now).await
+    }
+
     /// Says it in the log.
     pub(super) fn log(&self) {
         tracing::warn!(
