@@ -6,6 +6,7 @@ mod reload;
 mod scrape;
 mod stop;
 
+use crate::address_guard::AddressGuard;
 use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::control::{self, Control, Vitals};
@@ -18,7 +19,7 @@ use crate::store::key_cache::KeyCache;
 use crate::store::objects::ObjectBook;
 use crate::store::redis::rates::SharedRates;
 use crate::store::requests::{self, NoteWriter};
-use crate::{cli, clock, simulated_provider};
+use crate::{cli, clock, simulated_provider, webhooks};
 use arc_swap::ArcSwap;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::ListenerConfig;
@@ -164,7 +165,7 @@ struct Parts {
     log: Log,
     certificates: Option<Arc<Certificates>>,
     /// Those who write into the books, until they are started.
-    writers: Mutex<Option<(Shipper, NoteWriter)>>,
+    writers: Mutex<Option<(Shipper, NoteWriter, webhooks::Sender)>>,
     writing: Mutex<Vec<JoinHandle<bool>>>,
     stopping: watch::Sender<bool>,
 }
@@ -179,7 +180,9 @@ impl Parts {
         let rates = books::share_with_nodes(config, &store, &keys).await?;
         let metrics = Arc::new(Metrics::default());
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
-        let control = books::open_control(&store, config).await?;
+        let guard = AddressGuard::new(&config.outgoing)?;
+        let control = books::open_control(&store, config, guard.clone()).await?;
+        let sender = webhooks::Sender::new(store.clone(), guard, &config.outgoing, &config.webhooks);
         let gateway = Arc::new(Gateway {
             runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
             keys: Arc::new(keys.clone()),
@@ -204,6 +207,7 @@ impl Parts {
             store: store.clone(),
             rates: rates.clone(),
             unnoted: note_writer.counts(),
+            webhooks: sender.counts(),
             log: log.clone(),
         };
         let render = move || scrape.gateway.metrics.render(&scrape.snapshot());
@@ -218,7 +222,7 @@ impl Parts {
             control,
             log: log.clone(),
             certificates,
-            writers: Mutex::new(Some((shipper, note_writer))),
+            writers: Mutex::new(Some((shipper, note_writer, sender))),
             writing: Mutex::default(),
             stopping,
         })
@@ -228,7 +232,8 @@ impl Parts {
     fn start_background(&self, config: Config, file: Option<PathBuf>) -> std::io::Result<()> {
         let listeners = control::Listeners { control: config.control.listen, metrics: config.metrics.listen };
         BACKGROUND.block_on(control::serve(listeners, Arc::clone(&self.vitals), Arc::clone(&self.control)))?;
-        if let Some((mut shipper, note_writer)) = self.writers.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((mut shipper, note_writer, sender)) = writers {
             let stopping = self.stopping.subscribe();
             let shipping = BACKGROUND.spawn(async move {
                 shipper.run(stopping).await;
@@ -243,7 +248,12 @@ impl Parts {
                 note_writer.run(stopping).await;
                 true
             });
-            *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = vec![shipping, noting];
+            let stopping = self.stopping.subscribe();
+            let telling = BACKGROUND.spawn(async move {
+                sender.run(stopping).await;
+                true
+            });
+            *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = vec![shipping, noting, telling];
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
         BACKGROUND.spawn(async move { keys.run(stopping).await });

@@ -25,7 +25,7 @@ pub use address::{BaseUrl, Network};
 pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use control::{Accounts, Control};
 pub use listener::{ErrorShape, Gateway, Limits, Tls};
-pub use outgoing::Outgoing;
+pub use outgoing::{Outgoing, Webhooks};
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};
@@ -64,6 +64,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Which connections go out to where tenants say.
     pub outgoing: Outgoing,
+    /// How events are told to webhooks.
+    pub webhooks: Webhooks,
     /// What is logged.
     pub log: Log,
     /// Who serves models, in the order of the file, without those optional ones that have no credential.

@@ -6,12 +6,14 @@
 //! - `money.rs`: amounts in requests and answers
 //! - `limits.rs`: limits in requests and answers
 //! - one file a noun: `operators.rs`, `sessions.rs`, `users.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `trail.rs`,
-//!   `credits.rs`, `statements.rs`, `retention.rs` …
+//!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs` …
 
 pub mod access;
 pub mod caller;
 pub mod credits;
+pub mod deliveries;
 mod document;
+pub mod events;
 pub mod input;
 pub mod invitations;
 pub mod limits;
@@ -27,7 +29,9 @@ pub mod statements;
 mod table;
 pub mod trail;
 pub mod users;
+pub mod webhooks;
 
+use crate::address_guard::AddressGuard;
 use crate::error::{Refusal, Shape};
 use crate::store::passwords::Passwords;
 use crate::store::{Store, StoreError};
@@ -55,6 +59,8 @@ use tokio::sync::Semaphore;
 pub struct Control {
     /// The books.
     pub store: Store,
+    /// What URLs must pass that callers choose.
+    pub guard: AddressGuard,
     /// How it is configured.
     pub settings: Settings,
     /// Room for requests that are being answered.
@@ -76,6 +82,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How people come in.
     pub accounts: sessions::Accounts,
+    /// Most webhooks of an organisation.
+    pub webhooks_max: usize,
 }
 
 /// What the listeners tell about the process.

@@ -12,6 +12,7 @@
 //! - [`metrics`] every series and its labels · [`log`] every line and who writes it · [`clock`] the only reader of time
 //! - [`cli`] the commands for organisations, keys, usage, audit · [`demo`] everything in one process, to try it
 //! - [`address_guard`] connections to where tenants say, and to public addresses only
+//! - [`webhooks`] tells organisations, at URLs of theirs, what happened
 //! - [`crash`] where tests have the process die
 //! - [`simulated_provider`] a provider that costs nothing and counts right, for tests, benches and the demo
 //!
@@ -33,3 +34,4 @@ pub mod metrics;
 pub mod proxy;
 pub mod simulated_provider;
 pub mod store;
+pub mod webhooks;

@@ -19,7 +19,7 @@ mod snapshot;
 pub use calls::{CallSeries, Timing};
 pub use providers::{Failover, ProviderSeries};
 pub use refusals::RefusalSeries;
-pub use snapshot::{KeyLookups, REDIS_PURPOSES, RedisUse, Snapshot, THRESHOLDS, Unnoted};
+pub use snapshot::{KeyLookups, REDIS_PURPOSES, RedisUse, Snapshot, THRESHOLDS, Unnoted, WebhookUse};
 
 use families::Families;
 use filters::catalogue::Model;

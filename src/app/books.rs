@@ -1,5 +1,6 @@
 //! Opens what keeps the books, as the configuration says.
 
+use crate::address_guard::AddressGuard;
 use crate::clock;
 use crate::config::{self, Config, ErrorShape, Secret};
 use crate::control::sessions::Accounts;
@@ -52,7 +53,7 @@ pub(super) async fn open_journal(store: &Store, config: &Config) -> Result<(Arc<
 }
 
 /// Opens the control plane. The first operator's token is printed this one time, unless the configuration gives it.
-pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<Control>, Problem> {
+pub(super) async fn open_control(store: &Store, config: &Config, guard: AddressGuard) -> Result<Arc<Control>, Problem> {
     let given = config.control.operator_token.as_ref().map(Secret::reveal);
     if let Some(token) = store.bootstrap_operator(given, clock::now()).await? {
         println!("The operator's token, shown this one time: {}", token.reveal());
@@ -67,9 +68,10 @@ pub(super) async fn open_control(store: &Store, config: &Config) -> Result<Arc<C
         credit_unit: config.control.credit_unit,
         request_timeout: config.control.request_timeout,
         accounts: accounts(&config.control.accounts),
+        webhooks_max: config.webhooks.per_organisation_max,
     };
     let room = Semaphore::new(config.control.requests_max);
-    Ok(Arc::new(Control { store: store.clone(), settings, room, passwords: Passwords::default() }))
+    Ok(Arc::new(Control { store: store.clone(), guard, settings, room, passwords: Passwords::default() }))
 }
 
 fn accounts(config: &config::Accounts) -> Accounts {

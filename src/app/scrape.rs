@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::log::Log;
-use crate::metrics::{KeyLookups, REDIS_PURPOSES, RedisUse, Snapshot, Unnoted};
+use crate::metrics::{KeyLookups, REDIS_PURPOSES, RedisUse, Snapshot, Unnoted, WebhookUse};
 use crate::proxy::Gateway;
 use crate::store::Store;
 use crate::store::journal::JournalCounts;
@@ -10,6 +10,8 @@ use crate::store::key_cache::KeyCache;
 use crate::store::redis::rates::SharedRates;
 use crate::store::redis::{Purpose, Redis};
 use crate::store::requests::UnnotedCounts;
+use crate::webhooks::WebhookCounts;
+use filters::time::EpochMs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +24,7 @@ pub(super) struct Scrape {
     pub(super) store: Store,
     pub(super) rates: Option<SharedRates>,
     pub(super) unnoted: Arc<UnnotedCounts>,
+    pub(super) webhooks: Arc<WebhookCounts>,
     pub(super) log: Log,
 }
 
@@ -59,7 +62,19 @@ impl Scrape {
                 failed: self.unnoted.failed.load(Ordering::Relaxed),
             },
             redis: self.rates.as_ref().map(|rates| redis_use(rates.redis())).unwrap_or_default(),
+            webhooks: webhook_use(&self.webhooks, now),
         }
+    }
+}
+
+fn webhook_use(counts: &WebhookCounts, now: EpochMs) -> WebhookUse {
+    let oldest_ms = counts.oldest_ms.load(Ordering::Relaxed);
+    WebhookUse {
+        delivered: counts.delivered.load(Ordering::Relaxed),
+        failed: counts.failed.load(Ordering::Relaxed),
+        given_up: counts.given_up.load(Ordering::Relaxed),
+        waiting: counts.waiting.load(Ordering::Relaxed),
+        oldest: Duration::from_millis(if oldest_ms == 0 { 0 } else { now.since(EpochMs(oldest_ms)) }),
     }
 }
 

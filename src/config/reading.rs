@@ -3,7 +3,9 @@
 use super::place::{ConfigError, Document, Section};
 use super::providers::Providers;
 use super::sources::{Sources, WatchedFile};
-use super::{Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Outgoing, Quotas, StorePlace};
+use super::{
+    Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Outgoing, Quotas, StorePlace, Webhooks,
+};
 use super::{cluster, control, gateway, models, outgoing, store};
 use filters::catalogue::Catalogue;
 use std::path::{Path, PathBuf};
@@ -70,6 +72,7 @@ struct Main {
     quotas: Quotas,
     cluster: Cluster,
     outgoing: Outgoing,
+    webhooks: Webhooks,
     log: Log,
     catalogue_file: PathBuf,
     providers: Providers,
@@ -95,6 +98,7 @@ impl Main {
             quotas: root.within("quotas", gateway::read_quotas),
             cluster: root.within("cluster", |section| cluster::read_cluster(section, sources)),
             outgoing: root.within("outgoing", outgoing::read_outgoing),
+            webhooks: root.within("webhooks", outgoing::read_webhooks),
             log: root.within("log", gateway::read_log),
             catalogue_file: root.within("catalogue", |section| path(section, "file", "models.toml")),
             providers: Providers::read(root, sources),
@@ -113,6 +117,7 @@ impl Main {
             quotas: self.quotas,
             cluster: self.cluster,
             outgoing: self.outgoing,
+            webhooks: self.webhooks,
             log: self.log,
             providers: self.providers.usable,
             providers_left_out: self.providers.left_out,

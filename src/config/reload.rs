@@ -110,6 +110,7 @@ fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
         ("journal", old.journal != new.journal),
         ("cluster", old.cluster != new.cluster),
         ("outgoing", old.outgoing != new.outgoing),
+        ("webhooks", old.webhooks != new.webhooks),
     ];
     fixed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
 }

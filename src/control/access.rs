@@ -219,6 +219,22 @@ pub const TABLE: &[Row] = &[
     (Method::GET, "/api/orgs/{org}/trail/export", Access::Org(Permission::TrailRead)),
     (Method::GET, "/api/trail", Access::Operator),
     (Method::GET, "/api/trail/export", Access::Operator),
+    (Method::GET, "/api/orgs/{org}/events", Access::Org(Permission::EventsRead)),
+    (Method::GET, "/api/orgs/{org}/notices", Access::Org(Permission::EventsRead)),
+    (Method::PUT, "/api/orgs/{org}/notices", Access::Org(Permission::EventsWrite)),
+    (Method::GET, "/api/orgs/{org}/webhooks", Access::Org(Permission::EventsRead)),
+    (Method::POST, "/api/orgs/{org}/webhooks", Access::Org(Permission::EventsWrite)),
+    (Method::GET, "/api/orgs/{org}/webhooks/{webhook}", Access::Org(Permission::EventsRead)),
+    (Method::PATCH, "/api/orgs/{org}/webhooks/{webhook}", Access::Org(Permission::EventsWrite)),
+    (Method::DELETE, "/api/orgs/{org}/webhooks/{webhook}", Access::Org(Permission::EventsWrite)),
+    (Method::POST, "/api/orgs/{org}/webhooks/{webhook}/rotate-secret", Access::Org(Permission::EventsWrite)),
+    (Method::POST, "/api/orgs/{org}/webhooks/{webhook}/test", Access::Org(Permission::EventsWrite)),
+    (Method::GET, "/api/orgs/{org}/webhooks/{webhook}/deliveries", Access::Org(Permission::EventsRead)),
+    (
+        Method::POST,
+        "/api/orgs/{org}/webhooks/{webhook}/deliveries/{delivery}/redeliver",
+        Access::Org(Permission::EventsWrite),
+    ),
 ];
 
 /// What a route asks; none: it has no row, and is refused.

@@ -114,6 +114,22 @@ impl<S: Send + Sync, A: FromStr, B: FromStr> FromRequestParts<S> for NamedWithin
     }
 }
 
+/// Three identifiers in the path.
+pub struct NamedDeepWithin<A, B, C>(pub A, pub B, pub C);
+
+impl<S: Send + Sync, A: FromStr, B: FromStr, C: FromStr> FromRequestParts<S> for NamedDeepWithin<A, B, C> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path((one, two, three)) =
+            Path::<(String, String, String)>::from_request_parts(parts, state).await.map_err(|_| unknown())?;
+        match (one.parse(), two.parse(), three.parse()) {
+            (Ok(one), Ok(two), Ok(three)) => Ok(Self(one, two, three)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
 fn unknown() -> Refusal {
     Refusal::of(&Denied::NotFound)
 }

@@ -2,6 +2,7 @@
 
 use super::{Control, caller, document};
 use super::{credits, retention, statements};
+use super::{deliveries, events, webhooks};
 use super::{invitations, members, operators, orgs, projects, sessions, trail, users};
 use crate::error::{Refusal, RefusalCode};
 use axum::Router;
@@ -47,6 +48,14 @@ fn routes() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(trail::export_of_org))
         .routes(routes!(trail::list))
         .routes(routes!(trail::export))
+        .routes(routes!(events::list))
+        .routes(routes!(events::notices, events::set_notices))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::update, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::redeliver))
 }
 
 /// The router over them all.

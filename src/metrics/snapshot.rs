@@ -36,6 +36,23 @@ pub struct Snapshot {
     pub requests_unnoted: Unnoted,
     /// The Redis that nodes share; all zero where there is none.
     pub redis: RedisUse,
+    /// What webhooks are told.
+    pub webhooks: WebhookUse,
+}
+
+/// What webhooks are told, and what waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebhookUse {
+    /// Tries that were taken, in total.
+    pub delivered: u64,
+    /// Tries that failed, in total.
+    pub failed: u64,
+    /// Deliveries that were given up, in total.
+    pub given_up: u64,
+    /// Deliveries that wait.
+    pub waiting: u64,
+    /// Age of the oldest event among them.
+    pub oldest: Duration,
 }
 
 /// What the Redis that nodes share is asked for.
@@ -107,6 +124,9 @@ pub(super) struct Snapshots {
     redis_round_trips: [IntCounter; REDIS_PURPOSES.len()],
     redis_micros: [IntCounter; REDIS_PURPOSES.len()],
     redis_failures: IntCounter,
+    webhook_tries: [IntCounter; 3],
+    webhooks_waiting: IntGauge,
+    webhooks_oldest_seconds: Gauge,
 }
 
 impl Snapshots {
@@ -118,6 +138,10 @@ impl Snapshots {
         let round_trips =
             list.counters("tollgate_redis_round_trips_total", "Round trips to Redis, by what for.", &["purpose"]);
         let micros = list.counters("tollgate_redis_microseconds_total", "How long they took together.", &["purpose"]);
+        let tries =
+            list.counters("tollgate_webhook_tries_total", "Messages to webhooks, by what came of them.", &["result"]);
+        let oldest =
+            Gauge::new("tollgate_webhooks_oldest_seconds", "Age of the oldest event that waits for a webhook.");
         let lag = Gauge::new("tollgate_journal_lag_seconds", "Age of the oldest record that waits to be shipped.");
         Self {
             scrape: Mutex::new(()),
@@ -153,6 +177,10 @@ impl Snapshots {
             redis_micros: REDIS_PURPOSES.map(|purpose| micros.with_label_values(&[purpose])),
             redis_failures: list
                 .counter("tollgate_redis_failures_total", "Round trips to Redis that failed or took too long."),
+            webhook_tries: ["delivered", "failed", "given_up"].map(|result| tries.with_label_values(&[result])),
+            webhooks_waiting: list
+                .gauge("tollgate_webhooks_waiting", "Messages that wait for webhooks, over all nodes."),
+            webhooks_oldest_seconds: list.add(oldest),
         }
     }
 
@@ -183,6 +211,11 @@ impl Snapshots {
         let micros = self.redis_micros.iter().zip(snapshot.redis.micros);
         round_trips.chain(micros).for_each(|(counter, total)| advance(counter, total));
         advance(&self.redis_failures, snapshot.redis.failures);
+        let WebhookUse { delivered, failed, given_up, waiting, oldest } = snapshot.webhooks;
+        let tries = self.webhook_tries.iter().zip([delivered, failed, given_up]);
+        tries.for_each(|(counter, total)| advance(counter, total));
+        set(&self.webhooks_waiting, waiting);
+        self.webhooks_oldest_seconds.set(oldest.as_secs_f64());
     }
 }
 

@@ -245,7 +245,9 @@ fn totals_of_other_parts_are_taken_over_and_never_fall() {
     metrics.request_unnoted();
     let (quota_thresholds, requests_unnoted) = ([3, 2, 0, 1], Unnoted { sampled: 9, failed: 1 });
     let redis = RedisUse { is_degraded: true, round_trips: [4, 5, 6], micros: [900, 0, 0], failures: 2 };
-    let counted = Snapshot { quota_thresholds, requests_unnoted, redis, ..Snapshot::default() };
+    let webhooks =
+        WebhookUse { delivered: 8, failed: 2, given_up: 1, waiting: 6, oldest: Duration::from_millis(2_500) };
+    let counted = Snapshot { quota_thresholds, requests_unnoted, redis, webhooks, ..Snapshot::default() };
     let newer = Snapshot { shipped_calls: 5, key_lookups, journal_lag, journal_lag_records: 3, ..counted };
     let older = Snapshot { shipped_calls: 4, ..newer };
     let [_, _, text] = [newer, older, newer].map(|snapshot| metrics.render(&snapshot));
@@ -266,6 +268,10 @@ fn totals_of_other_parts_are_taken_over_and_never_fall() {
         r#"tollgate_redis_round_trips_total{purpose="clock"} 6"#,
         r#"tollgate_redis_microseconds_total{purpose="rates"} 900"#,
         "tollgate_redis_failures_total 2",
+        r#"tollgate_webhook_tries_total{result="delivered"} 8"#,
+        r#"tollgate_webhook_tries_total{result="given_up"} 1"#,
+        "tollgate_webhooks_waiting 6",
+        "tollgate_webhooks_oldest_seconds 2.5",
     ] {
         assert!(has(&text, line), "{line}\nis not in\n{text}");
     }

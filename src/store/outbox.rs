@@ -9,6 +9,7 @@ use filters::time::EpochMs;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlx::Row;
+use std::fmt;
 
 /// What happens that somebody may want to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,43 @@ impl EventKind {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// The names of the kinds of events that a webhook hears of; none: all. Prints and parses as names separated by spaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindFilter(Vec<String>);
+
+impl KindFilter {
+    /// A filter of names; the error is one that is no kind's.
+    pub fn of(names: &[String]) -> Result<Self, String> {
+        match names.iter().find(|name| EventKind::named(name).is_none()) {
+            Some(unknown) => Err(unknown.clone()),
+            None => Ok(Self(names.to_vec())),
+        }
+    }
+
+    /// Whether an event of a kind is among them.
+    #[must_use]
+    pub fn wants(&self, kind: EventKind) -> bool {
+        self.0.is_empty() || self.0.iter().any(|name| name == kind.name())
+    }
+
+    /// The names.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// As it stands in a row: names of kinds that a later release knows are among them.
+    pub(super) fn read(text: &str) -> Self {
+        Self(text.split_whitespace().map(str::to_owned).collect())
+    }
+}
+
+impl fmt::Display for KindFilter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join(" "))
     }
 }
 
@@ -185,12 +223,12 @@ impl Event {
         }
     }
 
-    /// `webhook.test`, of this moment.
+    /// `webhook.test`, at most one a second.
     fn webhook_test(org: Option<OrgId>, webhook: WebhookId, now: EpochMs) -> Self {
         Self {
             org,
             kind: EventKind::WebhookTest,
-            once: format!("webhook.test:{webhook}:{}", now.0),
+            once: format!("webhook.test:{webhook}:{}", now.0.div_euclid(1_000)),
             data: json!({ "webhook": webhook.to_string() }),
         }
     }
@@ -216,7 +254,7 @@ pub(super) async fn write_test(
     now: EpochMs,
 ) -> Result<DeliveryId, StoreError> {
     let event = insert(connection, &Event::webhook_test(org, webhook, now), now).await?;
-    let event = event.ok_or(StoreError::Refused("a test of this webhook was begun in this very moment"))?;
+    let event = event.ok_or(StoreError::Refused("a test of this webhook was begun a moment ago: wait a second"))?;
     insert_delivery(connection, webhook, event, now).await
 }
 

@@ -1,7 +1,7 @@
 //! Webhooks: where organisations, and the operator, want to be told of events, and the secrets that the messages are signed
 //! with. A secret is not stored: it is computed from the store's pepper and a number that stands in the webhook's row.
 
-use super::outbox::{self, EventKind, new_bits};
+use super::outbox::{self, EventKind, KindFilter, new_bits};
 use super::trail::{self, By, Entry};
 use super::{Connection, LIST_MAX, Rows, Store, StoreError, organisations, parsed, pepper};
 use base64::Engine as _;
@@ -18,43 +18,6 @@ const OPERATOR: &str = "";
 const PURPOSE: &str = "secrets of webhooks";
 /// The form of secrets that Standard Webhooks' libraries read.
 const SECRET_PREFIX: &str = "whsec_";
-
-/// The names of the kinds of events that a webhook hears of; none: all. Prints and parses as names separated by spaces.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KindFilter(Vec<String>);
-
-impl KindFilter {
-    /// A filter of names; the error is one that is no kind's.
-    pub fn of(names: &[String]) -> Result<Self, String> {
-        match names.iter().find(|name| EventKind::named(name).is_none()) {
-            Some(unknown) => Err(unknown.clone()),
-            None => Ok(Self(names.to_vec())),
-        }
-    }
-
-    /// Whether an event of a kind is among them.
-    #[must_use]
-    pub fn wants(&self, kind: EventKind) -> bool {
-        self.0.is_empty() || self.0.iter().any(|name| name == kind.name())
-    }
-
-    /// The names.
-    #[must_use]
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
-
-    /// As it stands in a row: names of kinds that a later release knows are among them.
-    fn read(text: &str) -> Self {
-        Self(text.split_whitespace().map(str::to_owned).collect())
-    }
-}
-
-impl fmt::Display for KindFilter {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0.join(" "))
-    }
-}
 
 /// The webhooks that an event of an organisation is told to.
 pub(super) async fn wanting(

@@ -10,3 +10,4 @@ mod projects;
 mod sessions;
 mod trail;
 mod users;
+mod webhooks;

@@ -6,7 +6,7 @@ use crate::store::fixture::{Books, NOW, new_key};
 use crate::store::journal::Checkpoint;
 use crate::store::keys::NewKey;
 use crate::store::notices::{CreditNotice, NoticeSettings};
-use crate::store::webhooks::{KindFilter, NewWebhook, SigningSecret, WebhookChange, WebhookRecord};
+use crate::store::webhooks::{NewWebhook, SigningSecret, WebhookChange, WebhookRecord};
 use std::time::Duration;
 
 const DAY_MS: i64 = 86_400_000;
@@ -128,10 +128,10 @@ async fn secrets_overlap_and_are_stored_nowhere() {
         claim(&books, made.id, now).await.pop().expect("due").secrets
     };
     assert_eq!(secrets(NOW).await, [first.clone()]);
-    let rotated = books.store.rotate_webhook_secret(Some(books.org), made.id, 1_000, NOW).await.expect("rotated");
+    let rotated = books.store.rotate_webhook_secret(Some(books.org), made.id, 2_000, NOW).await.expect("rotated");
     assert_ne!(rotated.1, first);
-    assert_eq!(secrets(NOW.plus(999)).await, [rotated.1.clone(), first.clone()]);
-    assert_eq!(secrets(NOW.plus(1_000)).await, [rotated.1]);
+    assert_eq!(secrets(NOW.plus(1_999)).await, [rotated.1.clone(), first.clone()]);
+    assert_eq!(secrets(NOW.plus(2_000)).await, [rotated.1]);
     assert!(first.reveal().starts_with("whsec_") && !format!("{first:?}").contains(&first.reveal()));
     let stored: Vec<String> = sqlx::query_scalar("SELECT secret || ' ' || COALESCE(previous_secret, '') FROM webhooks")
         .fetch_all(&books.store.database.reader)
@@ -146,7 +146,7 @@ async fn a_receiver_that_is_gone_is_asked_no_more_until_it_is_enabled() {
     let books = Books::open().await;
     let (made, _) = webhook(&books, &[]).await;
     let org = Some(books.org);
-    for moment in [0, 1] {
+    for moment in [0, 1_000] {
         books.store.test_webhook(org, made.id, NOW.plus(moment)).await.expect("begun");
     }
     let claimed = claim(&books, made.id, NOW).await.pop().expect("due");
@@ -161,7 +161,7 @@ async fn a_receiver_that_is_gone_is_asked_no_more_until_it_is_enabled() {
     let enable = WebhookChange { is_enabled: Some(true), ..WebhookChange::default() };
     let record = books.store.change_webhook(org, made.id, &enable, NOW).await.expect("enabled");
     assert_eq!((record.disabled, record.disabled_reason), (None, None));
-    books.store.test_webhook(org, made.id, NOW.plus(2)).await.expect("begun");
+    books.store.test_webhook(org, made.id, NOW.plus(2_000)).await.expect("begun");
 }
 
 #[tokio::test]
