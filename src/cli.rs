@@ -19,6 +19,7 @@ mod reprice;
 mod trail;
 mod usage;
 mod user;
+mod webhook;
 mod zone;
 
 use crate::config::{Config, ConfigError, StorePlace};
@@ -52,6 +53,9 @@ pub enum Command {
     Node(node::NodeCommand),
     /// Who changed what, the latest first.
     Trail(trail::TrailCommand),
+    /// Webhooks: who is told of events.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// What a key or an organisation has used and was charged.
     Usage(usage::UsageCommand),
     /// Recompute the books; exits with 1 and names the first invariant that is broken.
@@ -132,6 +136,7 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
         Command::Member(command) => member::run(command, surroundings).await,
         Command::Trail(command) => trail::run(command, surroundings).await,
         Command::Node(command) => node::run(command, surroundings).await,
+        Command::Webhook(command) => webhook::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,
         Command::Audit(command) => audit::run(command, surroundings).await,
         Command::Reprice(command) => reprice::run(command, surroundings).await,

@@ -313,3 +313,37 @@ async fn usage_and_audit_of_empty_books_are_empty_and_true() {
     let (code, printed) = type_in(dir.path(), "audit --data DIR").await;
     assert!(code == 1 && printed.contains("BROKEN credits_are_the_limit"), "{printed}");
 }
+
+#[tokio::test]
+async fn webhooks_of_an_organisation_and_of_the_operator_are_kept_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let org = text(&objects(dir.path(), "org create Acme").await[0]["id"]).to_owned();
+    let create = format!("webhook create https://hooks.example.com/a --org {org} --events key.expiring,credit.low");
+    let made = objects(dir.path(), &create).await.remove(0);
+    assert!(text(&made["secret"]).starts_with("whsec_"));
+    let id = text(&made["id"]);
+    let own = objects(dir.path(), "webhook create https://hooks.example.com/b --operator").await.remove(0);
+    for (owner, only) in [(format!("--org {org}"), id), ("--operator".to_owned(), text(&own["id"]))] {
+        let listed = objects(dir.path(), &format!("webhook list {owner}")).await;
+        assert_eq!((listed.len(), text(&listed[0]["id"])), (1, only));
+        assert_eq!(listed[0]["secret"], Value::Null);
+    }
+    let begun = objects(dir.path(), &format!("webhook test {id} --org {org}")).await.remove(0);
+    let listed = objects(dir.path(), &format!("webhook deliveries {id} --org {org}")).await.remove(0);
+    assert_eq!((&listed["id"], text(&listed["status"])), (&begun["id"], "waiting"));
+    let rotated = objects(dir.path(), &format!("webhook rotate-secret {id} --org {org}")).await.remove(0);
+    assert_ne!(rotated["secret"], made["secret"]);
+    let disabled = objects(dir.path(), &format!("webhook disable {id} --org {org}")).await.remove(0);
+    assert_eq!(disabled["enabled"], false);
+    for (line, said) in [
+        (format!("webhook delete {id} --operator --data DIR"), "there is no webhook"),
+        (format!("webhook create https://a@b.example.com --org {org} --data DIR"), "user name"),
+        (format!("webhook create https://b.example.com --org {org} --events nothing --data DIR"), "not one of"),
+        ("webhook list --data DIR".to_owned(), "--org"),
+    ] {
+        let (code, printed) = type_in(dir.path(), &line).await;
+        assert!(code == 2 && printed.contains(said), "{line}: {printed}");
+    }
+    objects(dir.path(), &format!("webhook delete {id} --org {org}")).await;
+    assert!(objects(dir.path(), &format!("webhook list --org {org}")).await.is_empty());
+}
