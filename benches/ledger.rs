@@ -7,7 +7,6 @@ use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
 use filters::price::Tier;
 use filters::route::Route;
-use filters::scope::Scopes;
 use filters::time::EpochMs;
 use filters::usage::Usage;
 use std::time::Duration;
@@ -69,17 +68,8 @@ fn say(name: &str, rounds: &[(Duration, Duration)], calls: u64) -> (f64, f64) {
 async fn make_keys(store: &Store, count: u64) -> (OrgId, Vec<KeyId>) {
     let now = clock::now();
     let org = store.create_organisation("bench", now).await.expect("made").id;
-    let new = NewKey {
-        org,
-        project: None,
-        name: "bench".to_owned(),
-        prefix: "tg_live".to_owned(),
-        scopes: Scopes::of_new_key(),
-        models: Vec::new(),
-        providers: Vec::new(),
-        expires: None,
-        limits: vec![Limit::plain(QuotaKind::Spend, 5_000_000_000_000)],
-    };
+    let limits = vec![Limit::plain(QuotaKind::Spend, 5_000_000_000_000)];
+    let new = NewKey { limits, ..NewKey::named(org, "bench") };
     let mut ids = Vec::new();
     while (ids.len() as u64) < count {
         let first = ids.len() as u64 + 1;

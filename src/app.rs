@@ -283,6 +283,7 @@ impl Parts {
             }
             is_all_written &= written.unwrap_or(false);
         }
+        self.keys.finish().await;
         if is_all_written && let Err(cause) = self.keys.leases().stop().await {
             tracing::warn!(%cause, "what this node holds could not be given back; it is at its next start");
         }

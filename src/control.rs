@@ -7,6 +7,7 @@
 //! - `limits.rs`: limits in requests and answers
 //! - one file a noun: `operators.rs`, `sessions.rs`, `users.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `trail.rs`,
 //!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs` …
+//!   `keys.rs`, `credits.rs`, `statements.rs`, `retention.rs` …
 
 pub mod access;
 pub mod caller;
@@ -16,6 +17,7 @@ mod document;
 pub mod events;
 pub mod input;
 pub mod invitations;
+pub mod keys;
 pub mod limits;
 pub mod members;
 pub mod money;
@@ -188,6 +190,9 @@ impl From<StoreError> for Refusal {
                     "This `Idempotency-Key` was used for another request in the last 24 hours: make a new one.";
                 Self::new(RefusalCode::IdempotencyKeyReused, message)
             }
+            StoreError::KeyHasHistory => Self::new(RefusalCode::KeyHasHistory, error.to_string()),
+            StoreError::KeyNeverUsed => Self::new(RefusalCode::KeyNeverUsed, error.to_string()),
+            StoreError::ScopeMix => Self::new(RefusalCode::ScopeMix, error.to_string()).about("scopes"),
             StoreError::Refused(sentence) => Self::new(RefusalCode::NotPossible, capitalised(sentence)),
             StoreError::File { .. }
             | StoreError::Pepper { .. }

@@ -11,7 +11,6 @@ use crate::store::quotas::QuotaKind;
 use crate::store::{Store, StoreError};
 use clap::Args;
 use filters::money::NanoUsd;
-use filters::scope::Scopes;
 use serde::Serialize;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -132,17 +131,7 @@ async fn records(data: &Path) -> Result<Records, StoreError> {
         Limit::plain(QuotaKind::Requests, REQUESTS_PER_MINUTE),
         Limit::plain(QuotaKind::Tokens, TOKENS_PER_MINUTE),
     ];
-    let new = NewKey {
-        org,
-        project: None,
-        name: ORGANISATION.to_owned(),
-        prefix: "tg_live".to_owned(),
-        scopes: Scopes::of_new_key(),
-        models: Vec::new(),
-        providers: Vec::new(),
-        expires: None,
-        limits,
-    };
+    let new = NewKey { limits, ..NewKey::named(org, ORGANISATION) };
     let key = store.create_key(&new, now).await?;
     let earlier = store.operators().await?;
     let (_, operator) = store.create_operator(ORGANISATION, now).await?;

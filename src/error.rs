@@ -150,7 +150,7 @@ fn row(code: Code) -> (u16, ErrorType, Retry) {
             (402, ErrorType::InsufficientCredits, Retry::Never)
         }
         Code::CreditsReserved => (402, ErrorType::InsufficientCredits, Retry::Transient(CREDITS_RESERVED_RETRY_MS)),
-        Code::RouteScopeDenied | Code::ModelNotAllowed | Code::ProviderNotAllowed => {
+        Code::RouteScopeDenied | Code::ModelNotAllowed | Code::ProviderNotAllowed | Code::IpNotAllowed => {
             (403, ErrorType::Permission, Retry::Unsaid)
         }
         Code::ModelNotFound | Code::NotFound => (404, ErrorType::InvalidRequest, Retry::Unsaid),
@@ -467,6 +467,7 @@ mod tests {
             (Code::CostUnbounded, 422, "invalid_request_error"),
             (Code::RouteUnmetered, 422, "invalid_request_error"),
             (Code::MaxCreditsExceeded, 402, "insufficient_credits"),
+            (Code::IpNotAllowed, 403, "permission_error"),
         ];
         assert_eq!(table.map(|(code, ..)| code), Code::ALL);
         for (code, expected_status, expected_type) in table {

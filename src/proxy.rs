@@ -273,7 +273,8 @@ impl Gateway {
         received: Received,
     ) -> Result<Authenticated, Denied> {
         let token = receive::token(session.req_header(), received.target.route.protocol())?;
-        received.authenticate(token, &runtime.key_prefix, &self.pepper, &*self.keys).await
+        let authenticated = received.authenticate(token, &runtime.key_prefix, &self.pepper, &*self.keys).await?;
+        authenticated.from(|| client_address::of(session, runtime))
     }
 
     /// Says no, in the words of the protocol that was spoken.

@@ -23,7 +23,7 @@
 //!   `notices.rs`: what no request brings about
 //! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
 //!   other prices
-//! - `pepper.rs`: the secret without which the stored lookup ids are of no use
+//! - `pepper.rs`: the secrets without which the stored lookup ids are of no use
 //! - `migrations/`: the tables
 
 pub mod audit;
@@ -75,7 +75,7 @@ use crate::config::StorePlace;
 use engine::Database;
 use filters::key::Pepper;
 use ledger::{LedgerSettings, LedgerState};
-use pepper::IfNone;
+use pepper::{IfNone, Peppers};
 use sqlx::{Encode, QueryBuilder, Row, Type};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -135,6 +135,18 @@ pub enum StoreError {
         /// What is there.
         content: String,
     },
+    /// A key that has been used can't be deleted.
+    #[error("This API key has call history and cannot be deleted. Archive it instead.")]
+    KeyHasHistory,
+    /// A key that was never used can't be archived.
+    #[error("This API key was never used: delete it instead of archiving it.")]
+    KeyNeverUsed,
+    /// Scopes of both kinds of keys.
+    #[error(
+        "A key calls models (model:invoke, inference:read, inference:write) or administers the organisation (keys:read, \
+         keys:write, admin), never both: make two keys."
+    )]
+    ScopeMix,
     /// Nobody has this identifier.
     #[error("there is no {0}; the `list` command shows what there is")]
     NotFound(String),
@@ -163,6 +175,7 @@ pub enum StoreError {
 pub struct Store {
     database: Database,
     pepper: Pepper,
+    peppers: Peppers,
     ledger: Arc<LedgerState>,
     objects: Arc<objects::Known>,
 }
@@ -179,8 +192,8 @@ impl Store {
             Some(server) => (Database::connect(server).await?, IfNone::Refuse),
             None => (Database::open(&books.data_dir).await?, IfNone::Make),
         };
-        let pepper = pepper::open(&books.pepper, if_none, &database.writer).await?;
-        Ok(Self { database, pepper, ledger: Arc::default(), objects: Arc::default() })
+        let peppers = pepper::open(&books.pepper, if_none, &database.writer).await?;
+        Ok(Self { database, pepper: peppers.list.clone(), peppers, ledger: Arc::default(), objects: Arc::default() })
     }
 
     /// The same store, whose sums come on the books as these settings say.
@@ -189,10 +202,17 @@ impl Store {
         Self { ledger: Arc::new(LedgerState::new(settings)), ..self }
     }
 
-    /// The secret that tokens are looked up with.
+    /// The secrets that tokens are looked up with.
     #[must_use]
     pub fn pepper(&self) -> &Pepper {
         &self.pepper
+    }
+
+    /// The secret that names this store, as long as it is one of those that tokens are looked up with: nodes that have got a new one
+    /// already and nodes that have not meet in what is named after it.
+    #[must_use]
+    pub fn first_pepper(&self) -> &Pepper {
+        &self.peppers.first
     }
 
     /// Whether other nodes may share it.

@@ -1,25 +1,29 @@
 //! Whose request is it, and may that key be used now?
 
 use crate::denied::Denied;
-use crate::key::{self, Key, Lookup, Pepper, Status};
+use crate::key::{self, Key, Pepper, Presented, Status};
 use crate::route::Route;
 use crate::time::EpochMs;
 
-/// The lookup id of a token that may have been issued by us; others are refused without a lookup.
-pub(crate) fn lookup(token: Option<&str>, prefix: &str, pepper: &Pepper) -> Result<Lookup, Denied> {
+/// A token that may have been issued by us, as it is to be looked for; others are refused without a lookup.
+pub(crate) fn presented(token: Option<&str>, prefix: &str, pepper: &Pepper) -> Result<Presented, Denied> {
     let token = token.ok_or(Denied::MissingCredentials)?;
     if !key::is_plausible(token, prefix) {
         return Err(Denied::InvalidApiKey);
     }
-    Ok(pepper.lookup(token))
+    Ok(pepper.present(token))
 }
 
 /// Refuses a key that may not be used now.
 pub(crate) fn is_usable(key: &Key, now: EpochMs) -> Result<(), Denied> {
+    if key.secret_ends.is_some_and(|ends| ends <= now) {
+        return Err(Denied::SecretReplaced);
+    }
     match key.status {
         Status::Live => {}
         Status::Disabled => return Err(Denied::KeyDisabled),
         Status::Archived => return Err(Denied::KeyArchived),
+        Status::Deleted => return Err(Denied::InvalidApiKey),
     }
     if key.expires.is_some_and(|expires| expires <= now) {
         return Err(Denied::KeyExpired);

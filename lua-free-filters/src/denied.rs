@@ -47,11 +47,12 @@ pub enum Code {
     CostUnbounded,
     RouteUnmetered,
     MaxCreditsExceeded,
+    IpNotAllowed,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::InvalidRequest,
         Self::AmbiguousCredentials,
         Self::DuplicateField,
@@ -86,6 +87,7 @@ impl Code {
         Self::CostUnbounded,
         Self::RouteUnmetered,
         Self::MaxCreditsExceeded,
+        Self::IpNotAllowed,
     ];
 
     /// The code as clients read it.
@@ -126,6 +128,7 @@ impl Code {
             Self::ShuttingDown => "shutting_down",
             Self::CostUnbounded => "cost_unbounded",
             Self::RouteUnmetered => "route_unmetered",
+            Self::IpNotAllowed => "ip_not_allowed",
         }
     }
 
@@ -152,6 +155,8 @@ pub enum Denied {
     MissingCredentials,
     #[error("The API key is not valid. Check that it was copied whole and has not been deleted.")]
     InvalidApiKey,
+    #[error("The API key was rotated and this is its old secret, whose grace has ended. Use the new one.")]
+    SecretReplaced,
     #[error("The API key has expired. Use another, or ask for its expiry to be moved.")]
     KeyExpired,
     #[error("The API key was archived and can't be used again. Create a new one.")]
@@ -225,6 +230,10 @@ pub enum Denied {
     MaxCreditsExceeded { estimate: NanoUsd, max: NanoUsd },
     #[error("This route spends without saying so in its answers, so it can't be metered. Use another route.")]
     RouteUnmetered,
+    #[error(
+        "The API key may not be used from this address. Call from one that it allows, or have its `ip_allowlist` changed."
+    )]
+    IpNotAllowed,
 }
 
 fn method_names(methods: &[http::Method]) -> String {
@@ -246,7 +255,7 @@ impl Denied {
             Self::AmbiguousCredentials => Code::AmbiguousCredentials,
             Self::DuplicateField(_) => Code::DuplicateField,
             Self::MissingCredentials => Code::MissingCredentials,
-            Self::InvalidApiKey => Code::InvalidApiKey,
+            Self::InvalidApiKey | Self::SecretReplaced => Code::InvalidApiKey,
             Self::KeyExpired => Code::KeyExpired,
             Self::KeyArchived => Code::KeyArchived,
             Self::KeyDisabled => Code::KeyDisabled,
@@ -276,6 +285,7 @@ impl Denied {
             Self::ShuttingDown => Code::ShuttingDown,
             Self::CostUnbounded => Code::CostUnbounded,
             Self::RouteUnmetered => Code::RouteUnmetered,
+            Self::IpNotAllowed => Code::IpNotAllowed,
         }
     }
 
@@ -294,6 +304,7 @@ impl Denied {
             | Self::DuplicateField(_)
             | Self::MissingCredentials
             | Self::InvalidApiKey
+            | Self::SecretReplaced
             | Self::KeyExpired
             | Self::KeyArchived
             | Self::KeyDisabled
@@ -313,6 +324,7 @@ impl Denied {
             | Self::MaxCreditsExceeded { .. }
             | Self::CostUnbounded
             | Self::RouteUnmetered
+            | Self::IpNotAllowed
             | Self::UpstreamFailed
             | Self::UpstreamTimeout
             | Self::LimitsUnavailable
@@ -353,6 +365,7 @@ impl Denied {
             | Code::HeadersTooLarge
             | Code::ModelUnpriced
             | Code::RouteUnmetered
+            | Code::IpNotAllowed
             | Code::UpstreamFailed
             | Code::UpstreamTimeout
             | Code::LimitsUnavailable

@@ -1,9 +1,11 @@
 //! Keys: what a token looks like, how it is looked up, and what the record behind it grants.
 
 use crate::id::{KeyId, OrgId, ProjectId};
+use crate::network::Network;
 use crate::quota::Chain;
 use crate::scope::Scopes;
 use crate::time::EpochMs;
+use core::net::IpAddr;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -121,9 +123,53 @@ impl fmt::Debug for Lookup {
     }
 }
 
-/// The server's secret, without which the stored hashes are of no use to a thief.
+/// A token's SHA-256: as much as is known of one that was issued elsewhere and imported.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl TokenHash {
+    /// The hash of a token.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    #[must_use]
+    pub fn of_digits(text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("TokenHash(…)")
+    }
+}
+
+/// A token as a request brought it: what it is looked up as, and what it was looked up as under older peppers is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// Under the newest pepper.
+    pub lookup: Lookup,
+    /// Its hash.
+    pub hash: TokenHash,
+}
+
+/// The server's secrets, newest first, without which the stored hashes are of no use to a thief.
 #[derive(Clone)]
-pub struct Pepper(Hmac<Sha256>);
+pub struct Pepper {
+    newest: Hmac<Sha256>,
+    /// Those that keys may still be stored under.
+    older: Arc<[Hmac<Sha256>]>,
+}
 
 impl Pepper {
     /// Takes at least 16 bytes; the error says so.
@@ -131,25 +177,71 @@ impl Pepper {
         if secret.len() < 16 {
             return Err("the pepper needs at least 16 bytes");
         }
-        let mac = Hmac::new_from_slice(secret).map_err(|_| "the pepper can't be used")?;
-        Ok(Self(mac))
+        let newest = Hmac::new_from_slice(secret).map_err(|_| "the pepper can't be used")?;
+        Ok(Self { newest, older: Arc::default() })
+    }
+
+    /// The same with others before it, newest first, that keys may still be stored under.
+    #[must_use]
+    pub fn with_older(self, older: &[Self]) -> Self {
+        Self { older: older.iter().map(|pepper| pepper.newest.clone()).collect(), ..self }
+    }
+
+    /// Each alone, newest first.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        std::iter::once(&self.newest).chain(&*self.older).map(|mac| Self { newest: mac.clone(), older: Arc::default() })
+    }
+
+    /// Whether there are others before the newest.
+    #[must_use]
+    pub fn has_older(&self) -> bool {
+        !self.older.is_empty()
     }
 
     /// The lookup id of a token.
     #[must_use]
     pub fn lookup(&self, token: &str) -> Lookup {
-        let mut mac = self.0.clone();
-        mac.update(&Sha256::digest(token.as_bytes()));
-        Lookup(mac.finalize().into_bytes().into())
+        self.lookup_of(&TokenHash::of(token))
+    }
+
+    /// The lookup id of a token of which only the hash is known.
+    #[must_use]
+    pub fn lookup_of(&self, hash: &TokenHash) -> Lookup {
+        lookup(&self.newest, hash)
+    }
+
+    /// A token as it is to be looked for.
+    #[must_use]
+    pub fn present(&self, token: &str) -> Presented {
+        let hash = TokenHash::of(token);
+        Presented { lookup: self.lookup_of(&hash), hash }
+    }
+
+    /// What a token was looked up as under the older ones, newest first.
+    pub fn older_lookups(&self, hash: TokenHash) -> impl Iterator<Item = Lookup> {
+        self.older.iter().map(move |mac| lookup(mac, &hash))
+    }
+
+    /// What a token may be stored as, under the newest first.
+    #[must_use]
+    pub fn lookups(&self, token: &str) -> Vec<Lookup> {
+        let hash = TokenHash::of(token);
+        std::iter::once(self.lookup_of(&hash)).chain(self.older_lookups(hash)).collect()
     }
 
     /// What contents of one purpose are marked with. No lookup id is ever such a mark: that is of one digest alone.
     #[must_use]
     pub fn seal(&self, purpose: &str) -> Seal {
-        let mut mac = self.0.clone();
+        let mut mac = self.newest.clone();
         mac.update(&Sha256::digest(purpose.as_bytes()));
         Seal(mac)
     }
+}
+
+fn lookup(mac: &Hmac<Sha256>, hash: &TokenHash) -> Lookup {
+    let mut mac = mac.clone();
+    mac.update(&hash.0);
+    Lookup(mac.finalize().into_bytes().into())
 }
 
 /// Marks what this gateway has written where others can write too.
@@ -199,6 +291,8 @@ pub enum Status {
     Disabled = 2,
     /// Put away for good.
     Archived = 3,
+    /// Gone: nobody is to know of it any more, but calls that arrive late have their owner.
+    Deleted = 4,
 }
 
 impl Status {
@@ -209,13 +303,15 @@ impl Status {
             Self::Live => "live",
             Self::Disabled => "disabled",
             Self::Archived => "archived",
+            Self::Deleted => "deleted",
         }
     }
 
     /// The status of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Live, Self::Disabled, Self::Archived].into_iter().find(|status| status.name() == name)
+        let all = [Self::Live, Self::Disabled, Self::Archived, Self::Deleted];
+        all.into_iter().find(|status| status.name() == name)
     }
 }
 
@@ -242,8 +338,20 @@ pub struct Key {
     pub models: Vec<Glob>,
     /// Patterns of providers that it may use; none: all.
     pub providers: Vec<Glob>,
+    /// Where it may be used from; none: from anywhere.
+    pub addresses: Vec<Network>,
+    /// When the secret that it was found by ends, where it was replaced by another.
+    pub secret_ends: Option<EpochMs>,
     /// Everything that can refuse it for quantity.
     pub chain: Arc<Chain>,
+}
+
+impl Key {
+    /// Whether it may be used from an address.
+    #[must_use]
+    pub fn may_come_from(&self, client: IpAddr) -> bool {
+        self.addresses.is_empty() || self.addresses.iter().any(|network| network.contains(client))
+    }
 }
 
 /// A pattern in which `*` stands for any characters.
@@ -326,6 +434,27 @@ mod tests {
         assert_ne!(one.lookup("a"), one.lookup("b"));
         assert_ne!(one.lookup("a"), two.lookup("a"));
         assert!(Pepper::new(b"short").is_err());
+    }
+
+    #[test]
+    fn older_peppers_find_what_was_stored_under_them() {
+        let [new, old, oldest] = [1, 2, 3].map(|byte| Pepper::new(&[byte; 32]).expect("long enough"));
+        let list = new.clone().with_older(&[old.clone(), oldest.clone()]);
+        let presented = list.present("a");
+        assert_eq!((presented.lookup, list.lookup("a")), (new.lookup("a"), new.lookup("a")));
+        let older: Vec<Lookup> = list.older_lookups(presented.hash).collect();
+        assert_eq!(older, [old.lookup("a"), oldest.lookup("a")]);
+        let each: Vec<Lookup> = list.each().map(|pepper| pepper.lookup("a")).collect();
+        assert_eq!(each, [new.lookup("a"), old.lookup("a"), oldest.lookup("a")]);
+        assert!(list.has_older() && !new.has_older());
+        assert_eq!(list.lookup_of(&TokenHash::of("a")), new.lookup("a"));
+        assert_eq!(TokenHash::of_digits(&"0a".repeat(32)), Some(TokenHash([10; 32])));
+        assert!(
+            ["", &"0".repeat(63), &"é".repeat(32), &"+1".repeat(32)]
+                .iter()
+                .all(|odd| TokenHash::of_digits(odd).is_none())
+        );
+        assert!(!format!("{presented:?}").contains(char::is_numeric));
     }
 
     #[test]

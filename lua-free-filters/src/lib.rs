@@ -7,7 +7,7 @@
 //! - [`meter`] counts an answer: [`sse`] cuts events, [`event_stream`] cuts frames, [`answer_scan`] reads whole bodies,
 //!   [`dialect`] knows each protocol, [`tally`] keeps the figures
 //! - [`objects`] what providers store, and whose it is · [`attribution`] for whom a call is
-//! - the nouns: [`key`] [`money`] [`usage`] [`price`] [`catalogue`] [`quota`] [`lease`] [`window`] [`time`] [`id`] [`denied`]
+//! - the nouns: [`key`] [`money`] [`network`] [`usage`] [`price`] [`catalogue`] [`quota`] [`lease`] [`window`] [`time`] [`id`] [`denied`]
 //! - [`ports`] what the decisions ask of the world; [`memory`] the same in memory, for tests
 
 pub mod admit;
@@ -26,6 +26,7 @@ pub mod lease;
 pub mod memory;
 pub mod meter;
 pub mod money;
+pub mod network;
 pub mod objects;
 pub mod pipeline;
 pub mod ports;

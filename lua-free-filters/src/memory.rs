@@ -7,7 +7,7 @@ pub use authority::{MemoryAuthority, SoleNode};
 pub use objects::MemoryObjects;
 
 use crate::id::CallId;
-use crate::key::{Key, Lookup};
+use crate::key::{Key, Lookup, Presented};
 use crate::objects::Object;
 use crate::ports::{
     Amendment, Durable, FailedAttempt, Intent, Journal, JournalFull, Keys, OpenCall, Progress, StoreUnavailable,
@@ -23,8 +23,8 @@ pub struct MemoryKeys(pub HashMap<Lookup, Arc<Key>>);
 
 #[async_trait]
 impl Keys for MemoryKeys {
-    async fn find(&self, lookup: Lookup) -> Result<Option<Arc<Key>>, StoreUnavailable> {
-        Ok(self.0.get(&lookup).cloned())
+    async fn find(&self, token: &Presented) -> Result<Option<Arc<Key>>, StoreUnavailable> {
+        Ok(self.0.get(&token.lookup).cloned())
     }
 }
 

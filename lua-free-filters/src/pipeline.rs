@@ -20,6 +20,7 @@ use crate::settle::{Charged, End};
 use crate::tally::Tally;
 use crate::time::EpochMs;
 use crate::{admit, authenticate, resolve, settle};
+use core::net::IpAddr;
 use std::sync::Arc;
 
 /// A request whose head was read. Its token is looked up before its body is.
@@ -42,8 +43,8 @@ impl Received {
         pepper: &Pepper,
         keys: &dyn Keys,
     ) -> Result<Authenticated, Denied> {
-        let lookup = authenticate::lookup(token, prefix, pepper)?;
-        let found = keys.find(lookup).await.map_err(|_| Denied::LimitsUnavailable)?;
+        let token = authenticate::presented(token, prefix, pepper)?;
+        let found = keys.find(&token).await.map_err(|_| Denied::LimitsUnavailable)?;
         let key = found.ok_or(Denied::InvalidApiKey)?;
         authenticate::is_usable(&key, self.at)?;
         authenticate::may_take(&key, self.target.route)?;
@@ -69,6 +70,14 @@ impl Authenticated {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.received.target
+    }
+
+    /// Refuses a key that may be used from some addresses only, from any other. Whose address it is, is asked only then.
+    pub fn from(self, client: impl FnOnce() -> Option<IpAddr>) -> Result<Self, Denied> {
+        if self.key.addresses.is_empty() || client().is_some_and(|client| self.key.may_come_from(client)) {
+            return Ok(self);
+        }
+        Err(Denied::IpNotAllowed)
     }
 
     /// Finds the model, and the candidates that may serve it to this key: where the request names stored objects, only those who
@@ -376,6 +385,8 @@ mod tests {
             scopes: Scopes::of_new_key(),
             models: Vec::new(),
             providers: Vec::new(),
+            addresses: Vec::new(),
+            secret_ends: None,
             chain: Arc::new(Chain { spend: vec![Arc::new(spend)], ..Chain::default() }),
         };
         change(&mut key);
@@ -454,10 +465,29 @@ mod tests {
         assert_eq!(refused(key(|_| {}), Some("someone-else's")), Denied::InvalidApiKey);
         assert_eq!(refused(key(|key| key.status = Status::Disabled), Some("issued")), Denied::KeyDisabled);
         assert_eq!(refused(key(|key| key.status = Status::Archived), Some("issued")), Denied::KeyArchived);
+        assert_eq!(refused(key(|key| key.status = Status::Deleted), Some("issued")), Denied::InvalidApiKey);
+        assert_eq!(refused(key(|key| key.secret_ends = Some(NOW)), Some("issued")), Denied::SecretReplaced);
+        assert!(authenticate(key(|key| key.secret_ends = Some(NOW.plus(1))), Some("issued")).is_ok());
         assert_eq!(refused(key(|key| key.expires = Some(NOW)), Some("issued")), Denied::KeyExpired);
         assert_eq!(refused(key(|key| key.org_suspended = true), Some("issued")), Denied::OrganisationSuspended);
         let scopes = Scopes::parse("usage:read").expect("a scope");
         assert!(matches!(refused(key(|key| key.scopes = scopes), Some("issued")), Denied::RouteScopeDenied { .. }));
+    }
+
+    #[test]
+    fn a_key_with_addresses_is_usable_from_those_alone() {
+        let from = |addresses: &[&str], client: Option<&str>| {
+            let networks = addresses.iter().map(|text| text.parse().expect("a range")).collect();
+            let authenticated = authenticate(key(|key| key.addresses = networks), Some("issued")).expect("a live key");
+            authenticated.from(|| Some(client?.parse().expect("an address"))).map(drop)
+        };
+        let allowed = ["10.0.0.0/8", "2001:db8::1"];
+        assert_eq!(from(&allowed, Some("10.1.2.3")), Ok(()));
+        assert_eq!(from(&allowed, Some("2001:db8::1")), Ok(()));
+        assert_eq!(from(&allowed, Some("11.0.0.1")), Err(Denied::IpNotAllowed));
+        assert_eq!(from(&allowed, None), Err(Denied::IpNotAllowed));
+        let unasked = authenticate(key(|_| {}), Some("issued")).expect("a live key");
+        assert!(unasked.from(|| unreachable!("it may come from anywhere")).is_ok());
     }
 
     #[test]

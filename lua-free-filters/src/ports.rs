@@ -3,7 +3,7 @@
 use crate::attribution::Attribution;
 use crate::denied::{Code, LimitSource};
 use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
-use crate::key::{Key, Lookup};
+use crate::key::{Key, Presented};
 use crate::money::NanoUsd;
 use crate::objects::Object;
 use crate::price::Tier;
@@ -16,11 +16,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-/// Finds keys by the lookup id of their token.
+/// Finds keys by the lookup ids of their tokens.
 #[async_trait]
 pub trait Keys: Send + Sync {
     /// The key, `None` for a token that nobody has, an error when neither can be said.
-    async fn find(&self, lookup: Lookup) -> Result<Option<Arc<Key>>, StoreUnavailable>;
+    async fn find(&self, token: &Presented) -> Result<Option<Arc<Key>>, StoreUnavailable>;
 }
 
 /// The store that would know can't be asked now.

@@ -59,6 +59,42 @@ impl Scope {
     }
 }
 
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Calling models.
+    Model,
+    /// Administering an organisation; no route of a model is open to it.
+    Service,
+}
+
+impl KeyKind {
+    /// The name in tables and answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Service => "service",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Model, Self::Service].into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether a key of this kind may have a scope.
+    #[must_use]
+    pub fn may_have(self, scope: Scope) -> bool {
+        match scope {
+            Scope::UsageRead | Scope::AnalyticsRead => true,
+            Scope::ModelInvoke | Scope::InferenceRead | Scope::InferenceWrite => self == Self::Model,
+            Scope::KeysRead | Scope::KeysWrite | Scope::Admin => self == Self::Service,
+        }
+    }
+}
+
 /// A set of scopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scopes(u16);
@@ -92,6 +128,29 @@ impl Scopes {
         self.0 & (scope as u16 | implied) != 0
     }
 
+    /// What a key with these is for: calling models, where they would do for both kinds; nothing, where no kind may have them all.
+    #[must_use]
+    pub fn kind(self) -> Option<KeyKind> {
+        [KeyKind::Model, KeyKind::Service].into_iter().find(|kind| self.are_of(*kind))
+    }
+
+    /// Whether a key of a kind may have all of them.
+    #[must_use]
+    pub fn are_of(self, kind: KeyKind) -> bool {
+        self.each().all(|scope| kind.may_have(scope))
+    }
+
+    /// Those of them that a key of a kind may have: the release before made keys with scopes of both kinds.
+    #[must_use]
+    pub fn of_kind(self, kind: KeyKind) -> Self {
+        self.each().filter(|scope| kind.may_have(*scope)).fold(Self::default(), Self::with)
+    }
+
+    /// The scopes, in the table's order.
+    pub fn each(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.0 & *scope as u16 != 0)
+    }
+
     /// Reads names separated by spaces or commas; the error is the first unknown name.
     pub fn parse(names: &str) -> Result<Self, String> {
         names.split([' ', ',']).filter(|name| !name.is_empty()).try_fold(Self::default(), |set, name| {
@@ -101,7 +160,7 @@ impl Scopes {
 
     /// The names, in the table's order.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Scope::ALL.into_iter().filter(move |scope| self.0 & *scope as u16 != 0).map(Scope::name)
+        self.each().map(Scope::name)
     }
 }
 
@@ -122,6 +181,24 @@ mod tests {
         for name in ["usage:read", "inference:read", "analytics:read", "keys:write", "admin"] {
             assert!(!Scopes::parse(name).expect("a known scope").grants(Scope::ModelInvoke), "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_is_for_models_or_for_administration() {
+        for (names, kind) in [
+            ("model:invoke usage:read analytics:read inference:read inference:write", Some(KeyKind::Model)),
+            ("usage:read", Some(KeyKind::Model)),
+            ("", Some(KeyKind::Model)),
+            ("keys:read keys:write admin usage:read analytics:read", Some(KeyKind::Service)),
+            ("model:invoke keys:read", None),
+            ("inference:read admin", None),
+        ] {
+            assert_eq!(Scopes::parse(names).expect("known scopes").kind(), kind, "{names}");
+        }
+        let mixed = Scopes::parse("model:invoke admin usage:read").expect("scopes");
+        assert_eq!(mixed.of_kind(KeyKind::Model).to_string(), "model:invoke usage:read");
+        assert!(Scopes::parse("usage:read").expect("a scope").are_of(KeyKind::Service));
+        assert_eq!(KeyKind::named("service"), Some(KeyKind::Service));
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(super) async fn share_with_nodes(
     keys: &KeyCache,
 ) -> Result<Option<SharedRates>, Problem> {
     let nodes_max = config.cluster.nodes_max;
-    let Some(redis) = Redis::new(&config.cluster, store.pepper())? else {
+    let Some(redis) = Redis::new(&config.cluster, store.first_pepper())? else {
         if store.is_shared() {
             keys.share_rates(Arc::new(Peers::without_store(nodes_max)));
         }

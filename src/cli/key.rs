@@ -1,23 +1,27 @@
 //! `tollgate key`: keys, their limits and whether they may be used.
 
+mod text;
+
+pub(super) use text::{read_name, read_pattern};
+
 use super::limit::{self, LimitLine, LimitOptions, NarrowedLimits};
 use super::moment::{Moment, date};
-use super::print::or_dash;
+use super::print::{Printer, or_dash};
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
 use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, NewKey};
 use crate::store::limits::Owner;
 use crate::store::quotas::PlainLimits;
 use filters::id::{KeyId, OrgId, ProjectId};
-use filters::key::Glob;
+use filters::key::{Glob, TokenHash};
+use filters::network::Network;
 use filters::scope::{Scope, Scopes};
 use filters::time::EpochMs;
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
+use text::{read_description, read_grace, read_hash, read_prefix, read_scopes};
 
-/// Longest name, and longest pattern, in bytes.
-const TEXT_BYTES_MAX: usize = 128;
 /// Most patterns of a key: each is compared on every call.
 const PATTERNS_MAX: usize = 64;
 const HEADINGS: [&str; 7] = ["ID", "NAME", "STATUS", "LIMIT", "SPENT", "EXPIRES", "KEY"];
@@ -46,10 +50,18 @@ pub enum KeyCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Give a key a new token; the old one goes on for a while.
+    Rotate(RotateKey),
+    /// Make a key of a token that was issued elsewhere, by its SHA-256.
+    Import(Box<ImportKey>),
     /// Refuse a key until it is enabled again.
     Disable(OneKey),
     /// Let a disabled key in again.
     Enable(OneKey),
+    /// Put away a key that has been used, for good; what it did stays on the books.
+    Archive(OneKey),
+    /// Delete a key that was never used.
+    Delete(OneKey),
 }
 
 /// One key.
@@ -59,6 +71,26 @@ pub struct OneKey {
     id: KeyId,
     #[command(flatten)]
     place: Place,
+}
+
+/// A key that is to have a new token.
+#[derive(Debug, clap::Args)]
+pub struct RotateKey {
+    /// How long the old token goes on, such as 24h; 0: not at all.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = read_grace)]
+    grace: i64,
+    #[command(flatten)]
+    key: OneKey,
+}
+
+/// A key whose token was issued elsewhere.
+#[derive(Debug, clap::Args)]
+pub struct ImportKey {
+    /// The SHA-256 of the token, 64 hexadecimal digits.
+    #[arg(long, value_name = "HEX", value_parser = read_hash)]
+    sha256: TokenHash,
+    #[command(flatten)]
+    key: CreateKey,
 }
 
 /// A key to be made.
@@ -73,6 +105,12 @@ pub struct CreateKey {
     /// What people call the key.
     #[arg(long, value_parser = read_name)]
     name: String,
+    /// What people say of it.
+    #[arg(long, default_value = "", value_parser = read_description)]
+    description: String,
+    /// An address that it may be used from, or a range such as 10.0.0.0/8; may be given several times. Without it: from anywhere.
+    #[arg(long = "ip", value_name = "RANGE", value_parser = Network::parse)]
+    addresses: Vec<Network>,
     /// What it may do; may be given several times. Without it: model:invoke and usage:read.
     #[arg(long = "scope", value_name = "SCOPE", value_parser = read_scopes)]
     scopes: Vec<Scopes>,
@@ -111,11 +149,14 @@ struct KeyLine {
     org: String,
     project: Option<String>,
     name: String,
+    description: String,
+    kind: &'static str,
     fingerprint: String,
     status: &'static str,
     scopes: Vec<&'static str>,
     models: Vec<String>,
     providers: Vec<String>,
+    ip_allowlist: Vec<String>,
     limit: Option<Usd>,
     spent: Usd,
     rpm: Option<i64>,
@@ -136,11 +177,14 @@ impl KeyLine {
             org: record.org.to_string(),
             project: record.project.map(|project| project.to_string()),
             name: record.name.clone(),
+            description: record.description.clone(),
+            kind: record.kind.name(),
             fingerprint: record.fingerprint.clone(),
-            status: record.status.name(),
+            status: record.state(now),
             scopes: record.scopes.names().collect(),
             models: texts(&record.models),
             providers: texts(&record.providers),
+            ip_allowlist: record.addresses.iter().map(ToString::to_string).collect(),
             limit: limits.spend.map(Usd),
             spent: Usd(record.spent()),
             rpm: limits.requests,
@@ -170,8 +214,32 @@ pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> 
             let record = store.key(id, now).await?;
             place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
         }
-        KeyCommand::Disable(key) => enable(key, false, now, out).await?,
-        KeyCommand::Enable(key) => enable(key, true, now, out).await?,
+        KeyCommand::Rotate(RotateKey { grace, key: OneKey { id, place } }) => {
+            let store = place.open_store().await?;
+            let (issued, record) = store.rotate_key(id, grace, "tg_live", now).await?;
+            print_token(&issued, record.org, "Rotated", place.printer(out))?;
+        }
+        KeyCommand::Import(arguments) => {
+            let ImportKey { sha256, key } = *arguments;
+            let place = key.place.clone();
+            if key.count.is_some() {
+                return Err(CliError::BadInput("--count makes tokens: a token that is imported is one".to_owned()));
+            }
+            let (new, store) = (new_key(key, now)?, place.open_store().await?);
+            let id = store.import_key(&new, sha256, now).await?;
+            let record = store.key(id, now).await?;
+            place.printer(out).one(&KeyLine::of(&record, now), || describe(&record))?;
+        }
+        KeyCommand::Disable(key) => change(key, Verb::Disable, now, out).await?,
+        KeyCommand::Enable(key) => change(key, Verb::Enable, now, out).await?,
+        KeyCommand::Archive(key) => change(key, Verb::Archive, now, out).await?,
+        KeyCommand::Delete(OneKey { id, place }) => {
+            let store = place.open_store().await?;
+            let record = store.key(id, now).await?;
+            store.delete_key(id, now).await?;
+            let line = KeyLine { status: "deleted", ..KeyLine::of(&record, now) };
+            place.printer(out).one(&line, || format!("Key {} ({id}) is deleted.", record.name))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -182,14 +250,7 @@ async fn create(arguments: CreateKey, now: EpochMs, out: &mut (dyn Write + Send)
     let store = place.open_store().await?;
     if count == 1 {
         let issued = store.create_key(&new, now).await?;
-        return Ok(place.printer(out).one(&line(&issued, new.org), || {
-            format!(
-                "Made key {} ({}). This is the only time that its token is shown:\n\n  {}\n",
-                issued.name,
-                issued.id,
-                issued.token.reveal()
-            )
-        })?);
+        return print_token(&issued, new.org, "Made", place.printer(out));
     }
     let mut headings = Some(&["ID", "NAME", "TOKEN"][..]);
     for first in (1..=count).step_by(KEYS_PER_TRANSACTION as usize) {
@@ -201,6 +262,17 @@ async fn create(arguments: CreateKey, now: EpochMs, out: &mut (dyn Write + Send)
             .many(&lines, headings.take(), |line| vec![line.id.clone(), line.name.to_owned(), line.token.to_owned()])?;
     }
     Ok(())
+}
+
+fn print_token(issued: &IssuedKey, org: OrgId, verb: &str, mut printer: Printer<'_>) -> Result<(), CliError> {
+    Ok(printer.one(&line(issued, org), || {
+        format!(
+            "{verb} key {} ({}). This is the only time that its token is shown:\n\n  {}\n",
+            issued.name,
+            issued.id,
+            issued.token.reveal()
+        )
+    })?)
 }
 
 fn line(issued: &IssuedKey, org: OrgId) -> IssuedLine<'_> {
@@ -223,12 +295,15 @@ fn new_key(arguments: CreateKey, now: EpochMs) -> Result<NewKey, CliError> {
         org: arguments.org,
         project: arguments.project,
         name: arguments.name,
+        description: arguments.description,
         prefix: arguments.prefix,
+        addresses: arguments.addresses,
         scopes: if scopes == Scopes::default() { Scopes::of_new_key() } else { scopes },
         models: arguments.models,
         providers: arguments.providers,
         expires,
         limits,
+        ..NewKey::named(arguments.org, "")
     })
 }
 
@@ -258,14 +333,25 @@ async fn list(org: OrgId, place: &Place, now: EpochMs, out: &mut (dyn Write + Se
     }
 }
 
-async fn enable(
+/// What becomes of a key.
+enum Verb {
+    Disable,
+    Enable,
+    Archive,
+}
+
+async fn change(
     OneKey { id, place }: OneKey,
-    enabled: bool,
+    verb: Verb,
     now: EpochMs,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let store = place.open_store().await?;
-    let record = store.enable_key(id, enabled, now).await?;
+    let record = match verb {
+        Verb::Disable => store.enable_key(id, false, now).await?,
+        Verb::Enable => store.enable_key(id, true, now).await?,
+        Verb::Archive => store.archive_key(id, now).await?,
+    };
     Ok(place
         .printer(out)
         .one(&KeyLine::of(&record, now), || format!("Key {} ({id}) is {} now.", record.name, record.status.name()))?)
@@ -276,14 +362,19 @@ fn describe(record: &KeyRecord) -> String {
         let texts: Vec<&str> = patterns.iter().map(|glob| &*glob.0).collect();
         if texts.is_empty() { "all".to_owned() } else { texts.join(" ") }
     };
+    let addresses: Vec<String> = record.addresses.iter().map(ToString::to_string).collect();
+    let addresses = addresses.join(" ");
     let rows = [
         ("organisation", record.org.to_string()),
         ("project", or_dash(record.project)),
         ("key", record.fingerprint.clone()),
         ("status", record.status.name().to_owned()),
+        ("description", or_dash(Some(&record.description).filter(|text| !text.is_empty()))),
+        ("kind", record.kind.name().to_owned()),
         ("scopes", record.scopes.to_string()),
         ("models", list(&record.models)),
         ("providers", list(&record.providers)),
+        ("addresses", or_dash(Some(addresses).filter(|text| !text.is_empty()))),
         ("spent", format!("${}", record.spent())),
         ("created", date(record.created.day())),
         ("expires", or_dash(record.expires.map(|at| date(at.day())))),
@@ -291,41 +382,4 @@ fn describe(record: &KeyRecord) -> String {
     ];
     let lines = rows.map(|(name, content)| format!("  {name:14}{content}"));
     format!("{} ({})\n{}{}", record.name, record.id, lines.join("\n"), limit::describe(&record.limits))
-}
-
-pub(super) fn read_name(text: &str) -> Result<String, String> {
-    let is_plain = !text.trim().is_empty() && !text.chars().any(char::is_control);
-    if is_plain && text.len() <= TEXT_BYTES_MAX {
-        Ok(text.to_owned())
-    } else {
-        Err("a name has 1 to 128 bytes and no control characters".to_owned())
-    }
-}
-
-fn read_prefix(text: &str) -> Result<String, String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if (1..=32).contains(&text.len()) && text.bytes().all(is_token) {
-        Ok(text.to_owned())
-    } else {
-        Err("a prefix has 1 to 32 letters, digits, `-` or `_`".to_owned())
-    }
-}
-
-pub(super) fn read_pattern(text: &str) -> Result<Glob, String> {
-    let is_plain = (1..=TEXT_BYTES_MAX).contains(&text.len());
-    if is_plain && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Ok(Glob(text.into()))
-    } else {
-        Err("a pattern has 1 to 128 printable ASCII characters and no spaces".to_owned())
-    }
-}
-
-fn read_scopes(text: &str) -> Result<Scopes, String> {
-    let known = || Scope::ALL.map(Scope::name).join(", ");
-    let scopes =
-        Scopes::parse(text).map_err(|unknown| format!("there is no scope `{unknown}`; there are {}", known()))?;
-    if scopes == Scopes::default() {
-        return Err(format!("name a scope: {}", known()));
-    }
-    Ok(scopes)
 }

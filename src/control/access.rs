@@ -235,6 +235,15 @@ pub const TABLE: &[Row] = &[
         "/api/orgs/{org}/webhooks/{webhook}/deliveries/{delivery}/redeliver",
         Access::Org(Permission::EventsWrite),
     ),
+    (Method::GET, "/api/keys", Access::Org(Permission::KeysRead)),
+    (Method::POST, "/api/keys", Access::Org(Permission::KeysWrite)),
+    (Method::GET, "/api/keys/{key}", Access::Org(Permission::KeysRead)),
+    (Method::PATCH, "/api/keys/{key}", Access::Org(Permission::KeysWrite)),
+    (Method::DELETE, "/api/keys/{key}", Access::Org(Permission::KeysWrite)),
+    (Method::POST, "/api/keys/{key}/rotate", Access::Org(Permission::KeysWrite)),
+    (Method::POST, "/api/keys/{key}/disable", Access::Org(Permission::KeysWrite)),
+    (Method::POST, "/api/keys/{key}/enable", Access::Org(Permission::KeysWrite)),
+    (Method::POST, "/api/keys/{key}/archive", Access::Org(Permission::KeysWrite)),
 ];
 
 /// What a route asks; none: it has no row, and is refused.

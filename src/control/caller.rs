@@ -4,6 +4,7 @@ use super::access::{Access, Permission, Permissions, Role, permissions_of};
 use super::{Control, access};
 use crate::clock;
 use crate::error::{Refusal, RefusalCode};
+use crate::store::keys::KeyRecord;
 use crate::store::operators;
 use crate::store::sessions::{SESSION_PREFIX, SessionRecord};
 use crate::store::trail::{Actor, ActorKind, By};
@@ -284,34 +285,52 @@ fn is_same_origin(headers: &HeaderMap, method: &Method) -> bool {
 }
 
 async fn identify(control: &Control, token: &str, origin: Origin, now: EpochMs) -> Result<Who, Refusal> {
-    let lookup = control.store.pepper().lookup(token);
+    let lookups = control.store.pepper().lookups(token);
     let is = |prefix: &str| token.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
     let may_be_operator = !is(&control.settings.key_prefix) && !origin.is_public;
-    if may_be_operator && let Some(operator) = control.store.operator_of(lookup, now).await? {
-        return Ok(Who::Operator(operator.id.to_string()));
+    for lookup in lookups.iter().filter(|_| may_be_operator) {
+        if let Some(operator) = control.store.operator_of(*lookup, now).await? {
+            return Ok(Who::Operator(operator.id.to_string()));
+        }
     }
     if is(operators::PREFIX) {
         let message = "This operator's token is not valid here.";
         return Err(Refusal::new(RefusalCode::InvalidSession, message));
     }
     if is(SESSION_PREFIX) {
-        let session = control.store.session(lookup, now).await?;
-        let over = || Refusal::new(RefusalCode::InvalidSession, "The session is over: sign in again.");
-        return session.map(|session| Who::User(Box::new(session))).ok_or_else(over);
+        for lookup in lookups {
+            if let Some(session) = control.store.session(lookup, now).await? {
+                return Ok(Who::User(Box::new(session)));
+            }
+        }
+        return Err(Refusal::new(RefusalCode::InvalidSession, "The session is over: sign in again."));
     }
-    let Some(key) = control.store.key_of(lookup).await? else {
+    let Some(key) = control.store.key_of_token(token, now).await? else {
         return Err(Refusal::of(&Denied::InvalidApiKey));
     };
+    check_key(&key, origin, now).map_err(|denied| Refusal::of(&denied))?;
+    Ok(Who::Key { id: key.id, org: key.org, scopes: key.scopes.of_kind(key.kind) })
+}
+
+/// Refuses a key that may not be used now, or not from there.
+fn check_key(key: &KeyRecord, origin: Origin, now: EpochMs) -> Result<(), Denied> {
+    if key.secret_ends.is_some_and(|ends| ends <= now) {
+        return Err(Denied::SecretReplaced);
+    }
     match key.status {
         Status::Live => {}
-        Status::Disabled => return Err(Refusal::of(&Denied::KeyDisabled)),
-        Status::Archived => return Err(Refusal::of(&Denied::KeyArchived)),
+        Status::Disabled => return Err(Denied::KeyDisabled),
+        Status::Archived => return Err(Denied::KeyArchived),
+        Status::Deleted => return Err(Denied::InvalidApiKey),
     }
     if key.expires.is_some_and(|expires| expires <= now) {
-        return Err(Refusal::of(&Denied::KeyExpired));
+        return Err(Denied::KeyExpired);
     }
     if key.org_suspended {
-        return Err(Refusal::of(&Denied::OrganisationSuspended));
+        return Err(Denied::OrganisationSuspended);
     }
-    Ok(Who::Key { id: key.id, org: key.org, scopes: key.scopes })
+    if key.addresses.is_empty() || key.addresses.iter().any(|network| network.contains(origin.address)) {
+        return Ok(());
+    }
+    Err(Denied::IpNotAllowed)
 }

@@ -1,7 +1,7 @@
 //! The one table with every URL of the control plane.
 
 use super::{Control, caller, document};
-use super::{credits, retention, statements};
+use super::{credits, keys, retention, statements};
 use super::{deliveries, events, webhooks};
 use super::{invitations, members, operators, orgs, projects, sessions, trail, users};
 use crate::error::{Refusal, RefusalCode};
@@ -56,6 +56,12 @@ fn routes() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(webhooks::test))
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::redeliver))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::show, keys::change, keys::delete))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::disable))
+        .routes(routes!(keys::enable))
+        .routes(routes!(keys::archive))
 }
 
 /// The router over them all.

@@ -32,7 +32,6 @@ pub enum RefusalCode {
     InvalidSession,
     InvalidSignIn,
     SignInLimitExceeded,
-    IpNotAllowed,
     NameImmutable,
     KeyHasHistory,
     KeyNeverUsed,
@@ -52,7 +51,6 @@ impl RefusalCode {
             Self::InvalidSession => "invalid_session",
             Self::InvalidSignIn => "invalid_sign_in",
             Self::SignInLimitExceeded => "sign_in_limit_exceeded",
-            Self::IpNotAllowed => "ip_not_allowed",
             Self::NameImmutable => "name_immutable",
             Self::KeyHasHistory => "key_has_history",
             Self::KeyNeverUsed => "key_never_used",
@@ -70,7 +68,6 @@ impl RefusalCode {
                 (status, kind)
             }
             Self::InvalidSession | Self::InvalidSignIn => (401, ErrorType::Authentication),
-            Self::IpNotAllowed => (403, ErrorType::Permission),
             Self::SignInLimitExceeded => (429, ErrorType::RateLimit),
             Self::ValidationFailed
             | Self::NameImmutable

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use pingora::protocols::http::ServerSession;
 use std::net::IpAddr;
 
-/// The address of the client, for the log.
+/// The address of the client, for the log and for keys that may be used from some addresses only.
 pub(super) fn of(session: &ServerSession, runtime: &Runtime) -> Option<IpAddr> {
     let peer = peer(session)?;
     let is_trusted = |address: IpAddr| runtime.trusted_proxies.iter().any(|network| network.contains(address));

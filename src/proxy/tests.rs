@@ -58,6 +58,8 @@ impl Bench {
             scopes: Scopes::of_new_key(),
             models: Vec::new(),
             providers: Vec::new(),
+            addresses: Vec::new(),
+            secret_ends: None,
             chain: Arc::new(Chain::default()),
         };
         let journal = MemoryJournal::default();

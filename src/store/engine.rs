@@ -283,6 +283,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (10, "beside", include_str!("migrations/0010_beside.sql")),
     (11, "control", include_str!("migrations/0011_control.sql")),
     (12, "accounts", include_str!("migrations/0012_accounts.sql")),
+    (13, "keys", include_str!("migrations/0013_keys.sql")),
     (14, "credits", include_str!("migrations/0014_credits.sql")),
     (17, "events", include_str!("migrations/0017_events.sql")),
 ];

@@ -12,11 +12,11 @@ use super::users::{NewUser, PasswordHash};
 use super::{Store, StoreError};
 use crate::config::{self, Secret, Server, StorePlace};
 use filters::id::{CallId, KeyId, OrgId, QuotaId};
+use filters::key::{Lookup, Presented, TokenHash};
 use filters::money::NanoUsd;
 use filters::ports::{Intent, Outcome, Share, Terminal};
 use filters::price::{Price, Tier};
 use filters::route::Route;
-use filters::scope::Scopes;
 use filters::time::EpochMs;
 use filters::usage::{Kind, Usage};
 use sqlx::{AssertSqlSafe, Connection};
@@ -151,15 +151,8 @@ impl Store {
 /// A key with a limit of $5 and of 60 requests a minute.
 pub(super) fn new_key(org: OrgId) -> NewKey {
     NewKey {
-        org,
-        project: None,
-        name: "tests".to_owned(),
-        prefix: "tg_live".to_owned(),
-        scopes: Scopes::of_new_key(),
-        models: Vec::new(),
-        providers: Vec::new(),
-        expires: None,
         limits: vec![Limit::plain(QuotaKind::Spend, 5_000_000_000), Limit::plain(QuotaKind::Requests, 60)],
+        ..NewKey::named(org, "tests")
     }
 }
 
@@ -167,6 +160,11 @@ pub(super) fn new_key(org: OrgId) -> NewKey {
 pub(super) fn new_user(email: &str) -> NewUser {
     let password = Some(PasswordHash("a hash".to_owned()));
     NewUser { email: email.parse().expect("an address"), name: "Ada".to_owned(), password }
+}
+
+/// A token as a request brings it, of which the hash is not needed: there are no older peppers.
+pub(super) fn presented(lookup: Lookup) -> Presented {
+    Presented { lookup, hash: TokenHash([0; 32]) }
 }
 
 /// $0.15 a million tokens in, $0.60 out.

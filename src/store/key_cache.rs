@@ -2,6 +2,7 @@
 //! processes change is followed by `refresh.rs`.
 
 use super::changes::ChangeFeed;
+use super::keys::Use;
 use super::leases::Leases;
 use super::live_quotas::LiveQuotas;
 use super::loader::Misses;
@@ -11,7 +12,7 @@ use super::refresh::{Following, REREAD_TICKS};
 use super::{Store, StoreError};
 use async_trait::async_trait;
 use filters::id::QuotaId;
-use filters::key::{Key, Lookup};
+use filters::key::{Key, Lookup, Presented};
 use filters::ports::{Keys, StoreUnavailable};
 use filters::quota::Peers;
 use std::collections::VecDeque;
@@ -91,7 +92,18 @@ pub(super) struct Shared {
     /// what is forgotten or changed in between.
     pub(super) loading: tokio::sync::Mutex<()>,
     pub(super) following: tokio::sync::Mutex<Following>,
+    /// What is to be written of keys, within a second.
+    pub(super) unwritten: Mutex<Unwritten>,
     pub(super) ticks: AtomicU64,
+}
+
+/// What gateways have seen of keys and the books don't say yet.
+#[derive(Debug, Default)]
+pub(super) struct Unwritten {
+    /// When secrets were last seen.
+    pub(super) uses: Vec<Use>,
+    /// Secrets that were stored under an older pepper: as what, and as what they are to be.
+    pub(super) moves: Vec<(Lookup, Lookup)>,
 }
 
 /// A key in memory.
@@ -125,6 +137,7 @@ impl KeyCache {
             recollection: OnceLock::new(),
             loading: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::new(Following::from(feed)),
+            unwritten: Mutex::default(),
             // So that an entry of tick 0 is due at once.
             ticks: AtomicU64::new(REREAD_TICKS),
         };
@@ -168,6 +181,14 @@ impl KeyCache {
         }
     }
 
+    /// Writes down what was seen of keys until now. What fails is known again at their next use.
+    pub async fn finish(&self) {
+        self.shared.note_recent();
+        if let Err(cause) = self.shared.write_down().await {
+            tracing::warn!(%cause, "when keys were last used could not be noted");
+        }
+    }
+
     /// A quarter of a second's work, at once.
     #[cfg(test)]
     pub(super) async fn tick(&self) -> Result<(), StoreError> {
@@ -194,17 +215,17 @@ impl KeyCache {
 
 #[async_trait]
 impl Keys for KeyCache {
-    async fn find(&self, lookup: Lookup) -> Result<Option<Arc<Key>>, StoreUnavailable> {
+    async fn find(&self, token: &Presented) -> Result<Option<Arc<Key>>, StoreUnavailable> {
         let shared = &self.shared;
-        if let Some(key) = shared.in_memory(lookup) {
+        if let Some(key) = shared.in_memory(token.lookup) {
             shared.counts.memory.fetch_add(1, Relaxed);
             return Ok(Some(key));
         }
-        if shared.is_known_unknown(lookup) {
+        if shared.is_known_unknown(token.lookup) {
             shared.counts.unknown.fetch_add(1, Relaxed);
             return Ok(None);
         }
-        shared.ask_others(lookup).await
+        shared.ask_others(token).await
     }
 }
 
@@ -244,7 +265,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::fixture::{Books, NOW, new_key};
+    use crate::store::fixture::{Books, NOW, new_key, presented};
     use crate::store::journal::Checkpoint;
     use crate::store::keys::NewKey;
     use filters::key::Status;
@@ -263,7 +284,7 @@ mod tests {
     }
 
     async fn find(cache: &KeyCache, lookup: Lookup) -> Arc<Key> {
-        let found = cache.find(lookup).await.expect("the store answers");
+        let found = cache.find(&presented(lookup)).await.expect("the store answers");
         found.expect("the key is there")
     }
 
@@ -284,7 +305,7 @@ mod tests {
             .map(|number| {
                 let cache = cache.clone();
                 let wanted = if number % 2 == 0 { token } else { unknown };
-                tokio::spawn(async move { cache.find(wanted).await })
+                tokio::spawn(async move { cache.find(&presented(wanted)).await })
             })
             .collect();
         let waiting = || lock(&cache.shared.misses).waiting_for_answers();
@@ -300,7 +321,7 @@ mod tests {
         // The first statement may have begun with the first caller's token alone.
         assert!(cache.counts().queries.load(Relaxed) <= 2);
         assert_eq!(found, 100);
-        let again = cache.find(unknown).await.expect("an answer");
+        let again = cache.find(&presented(unknown)).await.expect("an answer");
         assert!(again.is_none() && find(&cache, token).await.id == books.key);
         assert!(cache.counts().queries.load(Relaxed) <= 2);
         assert_eq!(cache.counts().memory.load(Relaxed), 1);
@@ -444,13 +465,14 @@ mod tests {
             assert_eq!(find(&cache, token).await.id, issued.id);
         }
         for number in 0..50 {
-            let found = cache.find(Lookup([number; 32])).await;
+            let found = cache.find(&presented(Lookup([number; 32]))).await;
             assert!(found.expect("an answer").is_none());
         }
         assert_eq!(cache.shared.entries.len(), 10);
         assert_eq!(lock(&cache.shared.order).len(), 10);
         assert!(cache.shared.unknown.len() <= 10);
-        let both = tokio::join!(cache.find(Lookup([90; 32])), cache.find(Lookup([91; 32])));
+        let (one, other) = (presented(Lookup([90; 32])), presented(Lookup([91; 32])));
+        let both = tokio::join!(cache.find(&one), cache.find(&other));
         assert!(both.0.is_ok() && both.1.is_err());
     }
 
@@ -463,7 +485,7 @@ mod tests {
         books.store.close().await;
         assert!(cache.shared.tick().await.is_err());
         assert_eq!(find(&cache, token).await.id, books.key);
-        let stranger = cache.find(Lookup([9; 32])).await;
+        let stranger = cache.find(&presented(Lookup([9; 32]))).await;
         assert!(matches!(stranger, Err(StoreUnavailable)));
         assert_eq!(cache.counts().failed.load(Relaxed), 1);
     }
@@ -483,6 +505,91 @@ mod tests {
         rename("ALTER TABLE hidden RENAME TO quotas").await.expect("back");
         ticks(&cache, 1).await;
         assert_eq!(find(&cache, token).await.status, Status::Disabled);
+    }
+
+    #[tokio::test]
+    async fn both_secrets_of_a_rotated_key_are_found_until_one_ends() {
+        let books = Books::open().await;
+        let cache = cache_of(&books).await;
+        let old = lookup(&books);
+        find(&cache, old).await;
+        let (issued, _) = books.store.rotate_key(books.key, 60_000, "tg_live", NOW).await.expect("rotated");
+        ticks(&cache, 1).await;
+        let new = books.store.pepper().lookup(issued.token.reveal());
+        let (before, after) = (find(&cache, old).await, find(&cache, new).await);
+        assert_eq!((before.id, before.secret_ends), (books.key, Some(NOW.plus(60_000))));
+        assert_eq!((after.id, after.secret_ends), (books.key, None));
+        assert!(Arc::ptr_eq(&before.chain.spend[0], &after.chain.spend[0]));
+        books.store.rotate_key(books.key, 0, "tg_live", NOW.plus(1)).await.expect("rotated");
+        ticks(&cache, 1).await;
+        for ended in [old, new] {
+            assert_eq!(find(&cache, ended).await.secret_ends, Some(NOW.plus(1)));
+        }
+        books.store.enable_key(books.key, false, NOW).await.expect("disabled");
+        ticks(&cache, 1).await;
+        assert_eq!(find(&cache, new).await.status, Status::Disabled);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_was_seen_has_a_history() {
+        let books = Books::open().await;
+        let cache = cache_of(&books).await;
+        let last_used = async || books.key().await.last_used;
+        assert_eq!(last_used().await, None);
+        find(&cache, lookup(&books)).await;
+        ticks(&cache, 4).await;
+        let first = last_used().await.expect("noted within a second");
+        let secrets = books.store.secrets(books.key).await.expect("read");
+        assert_eq!(secrets[0].last_used, Some(first));
+        // Later uses are noted once a minute, and at the end.
+        sqlx::query("UPDATE keys SET used_ms = 1, secret_used_ms = 1")
+            .execute(&books.store.database.writer)
+            .await
+            .expect("changed");
+        ticks(&cache, 8).await;
+        assert_eq!(last_used().await, Some(filters::time::EpochMs(1)));
+        find(&cache, lookup(&books)).await;
+        ticks(&cache, 240).await;
+        assert!(last_used().await > Some(filters::time::EpochMs(1)));
+        sqlx::query("UPDATE keys SET used_ms = 1").execute(&books.store.database.writer).await.expect("changed");
+        find(&cache, lookup(&books)).await;
+        cache.finish().await;
+        assert!(last_used().await > Some(filters::time::EpochMs(1)));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_stored_under_an_older_pepper_is_found_and_moves() {
+        let books = Books::in_a_file().await;
+        let file = books.dir.path().join("pepper");
+        let old = std::fs::read_to_string(&file).expect("the pepper");
+        std::fs::write(&file, format!("{}\n{old}", "c3".repeat(32))).expect("written");
+        let store = Store::open(books.dir.path()).await.expect("a store");
+        let cache = KeyCache::new(store.clone(), "node", KeyCacheSettings::default()).await.expect("a cache");
+        let token = store.pepper().present(&books.token);
+        let stranger = store.pepper().present("nobody's");
+        let key = cache.find(&token).await.expect("the store answers").expect("the key");
+        assert_eq!(key.id, books.key);
+        assert!(cache.find(&stranger).await.expect("the store answers").is_none());
+        // A change is seen although the row is stored under the other.
+        store.enable_key(books.key, false, NOW).await.expect("disabled");
+        cache.tick().await.expect("the store answers");
+        let key = cache.find(&token).await.expect("the store answers").expect("the key");
+        assert_eq!(key.status, Status::Disabled);
+        for _ in 0..4 {
+            cache.tick().await.expect("the store answers");
+        }
+        assert_eq!(store.key(books.key, NOW).await.expect("read").lookup, token.lookup);
+        assert_eq!(cache.find(&token).await.expect("the store answers").map(|key| key.id), Some(books.key));
+    }
+
+    #[tokio::test]
+    async fn a_deleted_key_is_refused_as_if_it_were_unknown() {
+        let books = Books::open().await;
+        let cache = cache_of(&books).await;
+        find(&cache, lookup(&books)).await;
+        books.store.delete_key(books.key, NOW).await.expect("its use is not noted yet");
+        ticks(&cache, 1).await;
+        assert_eq!(find(&cache, lookup(&books)).await.status, Status::Deleted);
     }
 
     /// Run by hand: `cargo test --release -p tollgate --lib hundred_thousand -- --ignored --nocapture`.

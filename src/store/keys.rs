@@ -1,17 +1,40 @@
-//! Keys: made (one or a million), listed, shown, switched off and on.
+//! Keys: made (one or a million), read, and what their rows say.
+//!
+//! - `list.rs`: an organisation's keys, by page
+//! - `change.rs`: what people change of them; archived and deleted; `changelog.rs` what the audit trail says of it
+//! - `secrets.rs`: rotated, imported, moved to the newest pepper
+//! - `repeats.rs`: made once, however often they are asked for
+//! - `uses.rs`: when they were last seen; `rows.rs`: what their rows say
+
+mod change;
+mod changelog;
+mod list;
+mod repeats;
+mod rows;
+mod secrets;
+mod uses;
+
+pub use change::KeyChange;
+pub use list::{KeyFilter, KeyOrder, KeyPlace};
+use rows::{addresses_text, folded, join};
+pub(super) use rows::{read_row, select, select_by_old_secret};
+pub use secrets::{GRACE_MAX_MS, SecretRecord};
+pub(super) use uses::Use;
 
 use super::changes::Change;
 use super::ledger::{Tail, Whose};
 use super::limits::{self, Limit, Owner};
 use super::quotas::{self, QuotaKind, QuotaRow};
-use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, parsed, projects};
+use super::trail::{Actor, By};
+use super::{Connection, Engine, LIST_MAX, Rows, Store, StoreError, organisations, projects};
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId, bits};
 use filters::key::{Glob, Lookup, Status, Token};
 use filters::money::NanoUsd;
-use filters::scope::Scopes;
+use filters::network::Network;
+use filters::scope::{KeyKind, Scopes};
 use filters::time::EpochMs;
-use sqlx::{QueryBuilder, Row};
+use sqlx::{AssertSqlSafe, QueryBuilder};
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
@@ -19,8 +42,12 @@ use std::ops::RangeInclusive;
 pub const KEYS_PER_TRANSACTION: u64 = 10_000;
 /// Most keys of one page.
 pub const KEYS_PER_PAGE: usize = LIST_MAX;
+/// What a key is called that was given no name.
+pub const UNTITLED: &str = "Untitled";
+/// A use is noted of a key that was not used for so long.
+const SEEN_AGAIN_MS: i64 = 60_000;
 /// Rows of one INSERT.
-const ROWS_PER_INSERT: usize = 500;
+const ROWS_PER_INSERT: usize = 250;
 
 /// A key to be made.
 #[derive(Clone, Debug)]
@@ -29,20 +56,47 @@ pub struct NewKey {
     pub org: OrgId,
     /// The project that it belongs to, if any; of the same organisation.
     pub project: Option<ProjectId>,
-    /// What people call it.
+    /// What people call it, for good.
     pub name: String,
+    /// What people say of it.
+    pub description: String,
+    /// A JSON object of texts.
+    pub metadata: String,
     /// What tokens begin with.
     pub prefix: String,
-    /// What it may do.
+    /// What it may do: scopes of one kind.
     pub scopes: Scopes,
     /// Patterns of models that it may use; none: all. Without white space.
     pub models: Vec<Glob>,
     /// Patterns of providers that it may use; none: all. Without white space.
     pub providers: Vec<Glob>,
+    /// Where it may be used from; none: from anywhere.
+    pub addresses: Vec<Network>,
     /// When it ends, if ever.
     pub expires: Option<EpochMs>,
     /// What it may use up.
     pub limits: Vec<Limit>,
+}
+
+impl NewKey {
+    /// A key that calls all models, without limits.
+    #[must_use]
+    pub fn named(org: OrgId, name: &str) -> Self {
+        Self {
+            org,
+            project: None,
+            name: name.to_owned(),
+            description: String::new(),
+            metadata: "{}".to_owned(),
+            prefix: "tg_live".to_owned(),
+            scopes: Scopes::of_new_key(),
+            models: Vec::new(),
+            providers: Vec::new(),
+            addresses: Vec::new(),
+            expires: None,
+            limits: Vec::new(),
+        }
+    }
 }
 
 /// A key that was made, with its token for the only time.
@@ -69,8 +123,18 @@ pub struct KeyRecord {
     pub org_suspended: bool,
     /// What people call it.
     pub name: String,
+    /// What people say of it.
+    pub description: String,
+    /// A JSON object of texts.
+    pub metadata: String,
+    /// Who made it; empty where that is not known.
+    pub created_by: String,
+    /// What it is for.
+    pub kind: KeyKind,
     /// What it is found by.
     pub lookup: Lookup,
+    /// When the secret that it was found by ends, where it was replaced.
+    pub secret_ends: Option<EpochMs>,
     /// The beginning and the end of its token.
     pub fingerprint: String,
     /// Whether it may be used.
@@ -81,25 +145,24 @@ pub struct KeyRecord {
     pub models: Vec<Glob>,
     /// Patterns of providers that it may use; none: all.
     pub providers: Vec<Glob>,
+    /// Where it may be used from; none: from anywhere.
+    pub addresses: Vec<Network>,
     /// When it was made.
     pub created: EpochMs,
     /// When it ends, if ever.
     pub expires: Option<EpochMs>,
+    /// When it was put away.
+    pub archived: Option<EpochMs>,
     /// What it may use up, and has.
     pub limits: Vec<QuotaRow>,
-    /// When its latest call was admitted, as far as it is on the books.
+    /// When a request with it was last seen, as far as it is on the books.
     pub last_used: Option<EpochMs>,
 }
 
-/// The columns that [`read_row`] reads.
-pub(super) const SELECT: &str = "SELECT k.id, k.org, k.project, o.suspended_ms, k.name, k.lookup, k.fingerprint, k.status, \
-     k.scopes, k.models, k.providers, k.created_ms, k.expires_ms, l.at_ms AS last_used_ms \
-     FROM keys k JOIN organisations o ON o.id = k.org LEFT JOIN last_used l ON l.key_id = k.id";
-
 impl Store {
     /// Makes a key.
-    pub async fn create_key(&self, new: &NewKey, now: EpochMs) -> Result<IssuedKey, StoreError> {
-        let mut issued = self.issue(new, vec![new.name.clone()], now).await?;
+    pub async fn create_key(&self, new: &NewKey, by: impl Into<By>) -> Result<IssuedKey, StoreError> {
+        let mut issued = self.issue(new, vec![new.name.clone()], &by.into()).await?;
         issued.pop().ok_or(StoreError::Refused("no key was made"))
     }
 
@@ -108,56 +171,66 @@ impl Store {
         &self,
         new: &NewKey,
         numbers: RangeInclusive<u64>,
-        now: EpochMs,
+        by: impl Into<By>,
     ) -> Result<Vec<IssuedKey>, StoreError> {
         let names = numbers.map(|number| format!("{}-{number}", new.name));
-        self.issue(new, names.collect(), now).await
+        self.issue(new, names.collect(), &by.into()).await
     }
 
-    async fn issue(&self, new: &NewKey, names: Vec<String>, now: EpochMs) -> Result<Vec<IssuedKey>, StoreError> {
+    async fn issue(&self, new: &NewKey, names: Vec<String>, by: &By) -> Result<Vec<IssuedKey>, StoreError> {
         let mut issued = Vec::with_capacity(names.len());
         for name in names {
-            let (mut id, mut secret) = ([0; 10], [0; 32]);
-            getrandom::fill(&mut id)?;
-            getrandom::fill(&mut secret)?;
-            issued.push(IssuedKey { id: KeyId(bits(now, id)), name, token: Token::issue(&new.prefix, secret) });
+            issued.push(IssuedKey { id: new_id(by.now)?, name, token: Token::issue(&new.prefix, random()?) });
         }
+        let keys: Vec<_> = issued.iter().map(|key| self.row_of(key)).collect();
         let mut transaction = self.database.change().await?;
-        organisations::must_exist(&mut transaction, new.org).await?;
-        if let Some(project) = new.project {
-            projects::must_belong(&mut transaction, project, new.org).await?;
-        }
-        self.insert_keys(&mut transaction, new, &issued, now).await?;
-        let limits: Vec<_> = issued.iter().flat_map(|key| limits_of_new_key(key.id, &new.limits)).collect();
-        limits::set(&mut transaction, &limits, now).await?;
-        Change::KeysMade(new.org).record(&mut transaction, now).await?;
+        self.insert(&mut transaction, new, keys, by).await?;
         transaction.commit().await?;
         Ok(issued)
     }
 
-    async fn insert_keys(
+    fn row_of(&self, key: &IssuedKey) -> KeyRow {
+        let lookup = self.pepper().lookup(key.token.reveal());
+        KeyRow { id: key.id, name: key.name.clone(), lookup, fingerprint: key.token.fingerprint() }
+    }
+
+    /// Makes keys, all alike but for what the rows say, as part of a transaction that goes on.
+    async fn insert(
         &self,
         connection: &mut Connection,
         new: &NewKey,
-        issued: &[IssuedKey],
-        now: EpochMs,
+        mut keys: Vec<KeyRow>,
+        by: &By,
     ) -> Result<(), StoreError> {
-        let mut keys: Vec<([u8; 32], &IssuedKey)> =
-            issued.iter().map(|key| (self.pepper.lookup(key.token.reveal()).0, key)).collect();
+        let (now, created_by) = (by.now, maker(by));
+        let kind = new.scopes.kind().ok_or(StoreError::ScopeMix)?;
+        organisations::must_exist(connection, new.org).await?;
+        if let Some(project) = new.project {
+            projects::must_belong(connection, project, new.org).await?;
+        }
         // Neighbours in the index of lookup ids go in together: a large table is then written page by page.
-        keys.sort_unstable_by_key(|(lookup, _)| *lookup);
+        keys.sort_unstable_by_key(|key| key.lookup.0);
         let (scopes, models, providers) = (new.scopes.to_string(), join(&new.models), join(&new.providers));
+        let addresses = addresses_text(&new.addresses);
         for chunk in keys.chunks(ROWS_PER_INSERT) {
             let mut query = QueryBuilder::<Engine>::new(
-                "INSERT INTO keys (id, org, project, name, lookup, fingerprint, status, scopes, models, providers, created_ms, expires_ms) ",
+                "INSERT INTO keys (id, org, project, name, description, metadata, folded, addresses, created_by, kind, lookup, \
+                 pepper, fingerprint, status, scopes, models, providers, created_ms, expires_ms) ",
             );
-            query.push_values(chunk, |mut row, (lookup, key)| {
+            query.push_values(chunk, |mut row, key| {
                 row.push_bind(key.id.to_string())
                     .push_bind(new.org.to_string())
                     .push_bind(new.project.map(|project| project.to_string()))
                     .push_bind(&*key.name)
-                    .push_bind(&lookup[..])
-                    .push_bind(key.token.fingerprint())
+                    .push_bind(&*new.description)
+                    .push_bind(&*new.metadata)
+                    .push_bind(folded(&key.name, &new.description))
+                    .push_bind(&*addresses)
+                    .push_bind(&*created_by)
+                    .push_bind(kind.name())
+                    .push_bind(&key.lookup.0[..])
+                    .push_bind(&*self.peppers.newest)
+                    .push_bind(&*key.fingerprint)
                     .push_bind(Status::Live.name())
                     .push_bind(&*scopes)
                     .push_bind(&*models)
@@ -167,60 +240,75 @@ impl Store {
             });
             query.on(connection).execute(&mut *connection).await?;
         }
-        Ok(())
+        let limits: Vec<_> = keys.iter().flat_map(|key| limits_of_new_key(key.id, &new.limits)).collect();
+        limits::set(connection, &limits, now).await?;
+        Change::KeysMade(new.org).record(connection, now).await?;
+        let ids: Vec<KeyId> = keys.iter().map(|key| key.id).collect();
+        changelog::made(connection, &ids, by).await
     }
 
     /// One key.
     pub async fn key(&self, id: KeyId, now: EpochMs) -> Result<KeyRecord, StoreError> {
-        let mut snapshot = self.database.snapshot().await?;
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE k.id = $1")))
-            .bind(id.to_string())
-            .fetch_optional(&mut *snapshot)
-            .await?;
-        let mut records = with_limits(&mut snapshot, Vec::from_iter(row), now).await?;
-        records.pop().ok_or_else(|| unknown(id))
+        read_one(&mut *self.database.snapshot().await?, id, now).await
     }
 
-    /// The key whose token has this lookup id, without its limits.
-    pub async fn key_of(&self, lookup: Lookup) -> Result<Option<KeyRecord>, StoreError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{SELECT} WHERE k.lookup = $1")))
-            .bind(&lookup.0[..])
-            .fetch_optional(&self.database.reader)
-            .await?;
-        row.as_ref().map(read_row).transpose()
+    /// The key that a token is of, whatever its status, and without its limits; none if nobody has it. That it was seen is noted, once a
+    /// minute.
+    pub async fn key_of_token(&self, token: &str, now: EpochMs) -> Result<Option<KeyRecord>, StoreError> {
+        let found = self.find_token(token).await?;
+        if let Some(key) = &found
+            && key.last_used.is_none_or(|at| at.plus(SEEN_AGAIN_MS) <= now)
+        {
+            self.note_uses(&[Use { lookup: key.lookup, key: key.id, at: now }]).await?;
+        }
+        Ok(found)
+    }
+
+    async fn find_token(&self, token: &str) -> Result<Option<KeyRecord>, StoreError> {
+        let mut snapshot = self.database.snapshot().await?;
+        for lookup in self.pepper().lookups(token) {
+            for (select, table) in [(select(), "k"), (select_by_old_secret(), "s")] {
+                let query = sqlx::query(AssertSqlSafe(format!("{select} WHERE {table}.lookup = $1")));
+                if let Some(row) = query.bind(&lookup.0[..]).fetch_optional(&mut *snapshot).await? {
+                    return read_row(&row).map(Some);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// An organisation's keys in the order in which they were made, those after `after`, a page of [`KEYS_PER_PAGE`].
     pub async fn keys(&self, org: OrgId, after: Option<KeyId>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
-        let mut snapshot = self.database.snapshot().await?;
-        let text = format!("{SELECT} WHERE k.org = $1 AND k.id > $2 ORDER BY k.id LIMIT $3");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(org.to_string())
-            .bind(after.map(|id| id.to_string()).unwrap_or_default())
-            .bind(KEYS_PER_PAGE as i64)
-            .fetch_all(&mut *snapshot)
-            .await?;
-        with_limits(&mut snapshot, rows, now).await
+        let place = after.map(|id| KeyPlace { at: id.to_string(), id });
+        let filter = KeyFilter { after: place, is_descending: false, ..KeyFilter::of(org, KEYS_PER_PAGE) };
+        self.list_keys(&filter, now).await
     }
+}
 
-    /// Switches a key off or on. An archived key stays archived.
-    pub async fn enable_key(&self, id: KeyId, enabled: bool, now: EpochMs) -> Result<KeyRecord, StoreError> {
-        let status = if enabled { Status::Live } else { Status::Disabled };
-        let mut transaction = self.database.change().await?;
-        let changed = sqlx::query("UPDATE keys SET status = $1 WHERE id = $2 AND status <> 'archived'")
-            .bind(status.name())
-            .bind(id.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        Change::Key(id).record(&mut transaction, now).await?;
-        if changed.rows_affected() == 0 {
-            drop(transaction);
-            self.key(id, now).await?;
-            return Err(StoreError::Refused("the key was archived, which is for good: create a new one"));
-        }
-        transaction.commit().await?;
-        self.key(id, now).await
-    }
+/// Who made a key, as it says for good.
+fn maker(by: &By) -> String {
+    let Actor { kind, id, .. } = &by.actor;
+    if id.is_empty() { kind.name().to_owned() } else { id.clone() }
+}
+
+/// What is different in each of many new keys.
+struct KeyRow {
+    id: KeyId,
+    name: String,
+    lookup: Lookup,
+    fingerprint: String,
+}
+
+fn new_id(now: EpochMs) -> Result<KeyId, StoreError> {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random)?;
+    Ok(KeyId(bits(now, random)))
+}
+
+fn random() -> Result<[u8; 32], StoreError> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    Ok(random)
 }
 
 fn limits_of_new_key(key: KeyId, limits: &[Limit]) -> impl Iterator<Item = (String, Limit)> {
@@ -229,6 +317,15 @@ fn limits_of_new_key(key: KeyId, limits: &[Limit]) -> impl Iterator<Item = (Stri
 
 pub(super) fn unknown(key: KeyId) -> StoreError {
     StoreError::NotFound(format!("key {key}"))
+}
+
+/// One key that there is, as part of a transaction.
+async fn read_one(connection: &mut Connection, id: KeyId, now: EpochMs) -> Result<KeyRecord, StoreError> {
+    let statement = format!("{} WHERE k.id = $1 AND k.deleted_ms IS NULL", select());
+    let query = sqlx::query(AssertSqlSafe(statement)).bind(id.to_string());
+    let row = query.fetch_optional(&mut *connection).await?;
+    let mut records = with_limits(connection, Vec::from_iter(row), now).await?;
+    records.pop().ok_or_else(|| unknown(id))
 }
 
 async fn with_limits(connection: &mut Connection, rows: Vec<Rows>, now: EpochMs) -> Result<Vec<KeyRecord>, StoreError> {
@@ -259,46 +356,13 @@ impl KeyRecord {
         let total = self.limits.iter().find(|row| row.kind == QuotaKind::Spend && row.is_plain());
         total.map_or(NanoUsd::ZERO, |row| NanoUsd(row.spent))
     }
-}
 
-/// Reads a row of [`SELECT`]; limits are other rows.
-pub(super) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
-    let (status, scopes): (String, String) = (row.try_get("status")?, row.try_get("scopes")?);
-    let lookup: &[u8] = row.try_get("lookup")?;
-    Ok(KeyRecord {
-        id: parsed(row, "id")?,
-        org: parsed(row, "org")?,
-        project: match row.try_get::<Option<&str>, _>("project")? {
-            Some(_) => Some(parsed(row, "project")?),
-            None => None,
-        },
-        org_suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.is_some(),
-        name: row.try_get("name")?,
-        lookup: Lookup(
-            lookup.try_into().map_err(|_| StoreError::Corrupt {
-                column: "keys.lookup",
-                content: format!("{} bytes", lookup.len()),
-            })?,
-        ),
-        fingerprint: row.try_get("fingerprint")?,
-        status: Status::named(&status).ok_or(StoreError::Corrupt { column: "keys.status", content: status })?,
-        scopes: Scopes::parse(&scopes).map_err(|content| StoreError::Corrupt { column: "keys.scopes", content })?,
-        models: split(row.try_get("models")?),
-        providers: split(row.try_get("providers")?),
-        created: EpochMs(row.try_get("created_ms")?),
-        expires: row.try_get::<Option<i64>, _>("expires_ms")?.map(EpochMs),
-        limits: Vec::new(),
-        last_used: row.try_get::<Option<i64>, _>("last_used_ms")?.map(EpochMs),
-    })
-}
-
-fn join(patterns: &[Glob]) -> String {
-    let texts: Vec<&str> = patterns.iter().map(|pattern| &*pattern.0).collect();
-    texts.join(" ")
-}
-
-fn split(patterns: &str) -> Vec<Glob> {
-    patterns.split_ascii_whitespace().map(|pattern| Glob(pattern.into())).collect()
+    /// Its status in one word: `live`, `disabled`, `expired` or `archived`.
+    #[must_use]
+    pub fn state(&self, now: EpochMs) -> &'static str {
+        let is_expired = self.status == Status::Live && self.expires.is_some_and(|expires| expires <= now);
+        if is_expired { "expired" } else { self.status.name() }
+    }
 }
 
 #[cfg(test)]
@@ -347,22 +411,90 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_switched_off_and_on_unless_archived() {
+    async fn keys_are_filtered_searched_and_in_order() {
         let books = Books::open().await;
-        for enabled in [false, true, true] {
-            let changed = books.store.enable_key(books.key, enabled, NOW).await;
-            assert_eq!(changed.expect("changed").status == Status::Live, enabled);
+        let mut ids = vec![books.key];
+        for (name, description, expires) in
+            [("Produktion Ä", "50% off!", None), ("ci_staging", "", Some(NOW.plus(5))), ("Beta", "", None)]
+        {
+            let description = description.to_owned();
+            let new = NewKey { name: name.to_owned(), description, expires, ..new_key(books.org) };
+            ids.push(books.store.create_key(&new, NOW.plus(ids.len() as i64)).await.expect("made").id);
         }
-        sqlx::query("UPDATE keys SET status = 'archived'")
-            .execute(&books.store.database.writer)
-            .await
-            .expect("archived");
-        let refused = books.store.enable_key(books.key, true, NOW).await;
-        assert!(matches!(refused, Err(StoreError::Refused(_))));
-        let stranger = books.store.enable_key(KeyId(1), true, NOW).await;
+        books.store.enable_key(ids[3], false, NOW).await.expect("disabled");
+        let later = NOW.plus(10);
+        let found = async |change: &dyn Fn(&mut KeyFilter<'_>)| {
+            let mut filter = KeyFilter::of(books.org, 10);
+            change(&mut filter);
+            let listed = books.store.list_keys(&filter, later).await.expect("listed");
+            let place = |id| ids.iter().position(|other| *other == id).expect("one of them");
+            listed.iter().map(|key| place(key.id)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&|_| {}).await, [3, 2, 1, 0]);
+        for (state, expected) in [("live", &[1, 0][..]), ("expired", &[2]), ("disabled", &[3]), ("archived", &[])] {
+            assert_eq!(found(&|filter| filter.state = Some(state)).await, expected, "{state}");
+        }
+        for (text, expected) in [
+            ("PRODUKTION ä", &[1][..]),
+            ("i_s", &[2]),
+            ("i%s", &[]),
+            ("0% O", &[1]),
+            ("off!", &[1]),
+            ("_", &[2]),
+            ("!", &[1]),
+            ("'; DROP TABLE keys; --", &[]),
+            ("tests", &[0]),
+        ] {
+            let text = Some(text);
+            // The filter is of a lifetime of its own.
+            let filter = KeyFilter { text, ..KeyFilter::of(books.org, 10) };
+            let listed = books.store.list_keys(&filter, later).await.expect("listed");
+            let places: Vec<_> = listed.iter().map(|key| ids.iter().position(|id| *id == key.id)).collect();
+            assert_eq!(places, expected.iter().map(|place| Some(*place)).collect::<Vec<_>>(), "{text:?}");
+        }
+        let lookup = books.store.key(ids[2], NOW).await.expect("read").lookup;
+        books.store.note_uses(&[Use { lookup, key: ids[2], at: later }]).await.expect("noted");
+        for (order, expected) in
+            [(KeyOrder::Created, [0, 1, 2, 3]), (KeyOrder::Name, [3, 2, 1, 0]), (KeyOrder::LastUsed, [0, 1, 3, 2])]
+        {
+            for is_descending in [false, true] {
+                let mut expected = expected.to_vec();
+                if is_descending {
+                    expected.reverse();
+                }
+                let (mut places, mut after) = (Vec::new(), None);
+                loop {
+                    let filter = KeyFilter { order, is_descending, after, ..KeyFilter::of(books.org, 1) };
+                    let page = books.store.list_keys(&filter, later).await.expect("a page");
+                    let Some(last) = page.last() else { break };
+                    places.extend(ids.iter().position(|id| *id == last.id));
+                    after = Some(order.place(last));
+                }
+                if order == KeyOrder::LastUsed {
+                    // Those that were never used are in the order of their making.
+                    assert_eq!(places.iter().position(|place| *place == 2), Some(if is_descending { 0 } else { 3 }));
+                    assert_eq!(places.len(), 4);
+                } else {
+                    assert_eq!(places, expected, "{order:?} {is_descending}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn scopes_of_both_kinds_make_no_key() {
+        let books = Books::open().await;
+        let new = NewKey { scopes: Scopes::parse("model:invoke admin").expect("scopes"), ..new_key(books.org) };
+        assert!(matches!(books.store.create_key(&new, NOW).await, Err(StoreError::ScopeMix)));
+        let new = NewKey { scopes: Scopes::parse("keys:read").expect("a scope"), ..new_key(books.org) };
+        let made = books.store.create_key(&new, NOW).await.expect("made").id;
+        assert_eq!(books.store.key(made, NOW).await.expect("read").kind, KeyKind::Service);
+        let stranger = books.store.create_key(&new_key(OrgId(1)), NOW).await;
         assert!(matches!(stranger, Err(StoreError::NotFound(_))));
-        let org = books.store.create_key(&new_key(OrgId(1)), NOW).await;
-        assert!(matches!(org, Err(StoreError::NotFound(_))));
+        // A row of the release before says nothing of the kind.
+        sqlx::query("UPDATE keys SET kind = ''").execute(&books.store.database.writer).await.expect("changed");
+        assert_eq!(books.store.key(made, NOW).await.expect("read").kind, KeyKind::Service);
+        assert_eq!(books.key().await.kind, KeyKind::Model);
     }
 
     /// Run by hand: `cargo test --release -p tollgate --lib a_million -- --ignored --nocapture`.

@@ -158,7 +158,8 @@ impl LimitChange {
         }))
     }
 
-    fn is_for(&self, row: &QuotaRow) -> bool {
+    /// Whether it is said of the limit that a row is.
+    pub(super) fn is_for(&self, row: &QuotaRow) -> bool {
         self.kind == row.kind && self.window == row.window && self.model == row.model
     }
 }
@@ -180,16 +181,7 @@ impl Store {
         let before = quotas::read(&mut transaction, &owners, now).await?;
         operators::check(&mut transaction, owner, changes, &by).await?;
         for change in changes {
-            let rows = quotas::read(&mut transaction, &owners, now).await?;
-            let row = rows.iter().find(|row| change.is_for(row));
-            match (change.applied_to(row)?, row) {
-                (None, None) => return Err(StoreError::Refused("there is no such limit to remove; `show` lists them")),
-                (None, Some(row)) => remove(&mut transaction, owner, row, now).await?,
-                (Some(_), None) if rows.len() >= QUOTAS_PER_OWNER_MAX => {
-                    return Err(StoreError::Refused("there can be at most 64 limits here: remove one with `none`"));
-                }
-                (Some(limit), _) => set(&mut transaction, &[(owner.to_string(), limit)], now).await?,
-            }
+            apply(&mut transaction, owner, change, now).await?;
         }
         operators::mark(&mut transaction, owner, changes, &by).await?;
         owner_changed(owner).record(&mut transaction, now).await?;
@@ -237,6 +229,25 @@ async fn org_of(connection: &mut Connection, owner: Owner) -> Result<OrgId, Stor
     parsed(&sqlx::query(statement).bind(owner.to_string()).fetch_one(connection).await?, "org")
 }
 
+/// Sets, changes or removes one limit, as part of a transaction that goes on.
+pub(super) async fn apply(
+    connection: &mut Connection,
+    owner: Owner,
+    change: &LimitChange,
+    now: EpochMs,
+) -> Result<(), StoreError> {
+    let rows = quotas::read(connection, &[owner.to_string()], now).await?;
+    let row = rows.iter().find(|row| change.is_for(row));
+    match (change.applied_to(row)?, row) {
+        (None, None) => Err(StoreError::Refused("there is no such limit to remove; `show` lists them")),
+        (None, Some(row)) => remove(connection, owner, row, now).await,
+        (Some(_), None) if rows.len() >= QUOTAS_PER_OWNER_MAX => {
+            Err(StoreError::Refused("there can be at most 64 limits here: remove one with `none`"))
+        }
+        (Some(limit), _) => set(connection, &[(owner.to_string(), limit)], now).await,
+    }
+}
+
 /// What a gateway must read again when limits of an owner change.
 fn owner_changed(owner: Owner) -> Change {
     match owner {
@@ -248,7 +259,7 @@ fn owner_changed(owner: Owner) -> Change {
 
 async fn check_owner(connection: &mut Connection, owner: Owner) -> Result<(), StoreError> {
     let (statement, unknown) = match owner {
-        Owner::Key(key) => ("SELECT id FROM keys WHERE id = $1", keys::unknown(key)),
+        Owner::Key(key) => ("SELECT id FROM keys WHERE id = $1 AND deleted_ms IS NULL", keys::unknown(key)),
         Owner::Project(project) => ("SELECT id FROM projects WHERE id = $1", projects::unknown(project)),
         Owner::Organisation(org) => ("SELECT id FROM organisations WHERE id = $1", organisations::unknown(org)),
     };

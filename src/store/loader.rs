@@ -2,17 +2,18 @@
 //! runs share the next. Where nodes keep records for one another, `recall.rs` is asked first.
 
 use super::key_cache::{Entry, Shared, lock};
-use super::keys::{self, KeyRecord};
+use super::keys::{self, KeyRecord, Use};
 use super::live_quotas::Figures;
 use super::quotas::{self, QuotaRow};
 use super::{Connection, Engine, LIST_MAX, StoreError, engine, push_list};
+use crate::clock;
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
-use filters::key::{Key, Lookup};
+use filters::key::{Key, Lookup, Presented, TokenHash};
 use filters::ports::StoreUnavailable;
 use filters::time::EpochMs;
 use sqlx::QueryBuilder;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::oneshot;
@@ -23,9 +24,16 @@ type Answer = Result<Option<Arc<Key>>, StoreUnavailable>;
 #[derive(Debug, Default)]
 pub(super) struct Misses {
     /// Who waits for which token.
-    waiting: HashMap<Lookup, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<Lookup, Waiting>,
     /// By stage.
     queues: [Queue; 2],
+}
+
+/// Those who wait for a token.
+#[derive(Debug)]
+struct Waiting {
+    hash: TokenHash,
+    senders: Vec<oneshot::Sender<Answer>>,
 }
 
 /// Where a token is looked for.
@@ -56,13 +64,15 @@ impl Misses {
     /// How many callers wait.
     #[cfg(test)]
     pub(super) fn waiting_for_answers(&self) -> usize {
-        self.waiting.values().map(Vec::len).sum()
+        self.waiting.values().map(|waiting| waiting.senders.len()).sum()
     }
 }
 
 /// Which keys are to be read.
 pub(super) enum Wanted<'a> {
-    /// By their tokens.
+    /// By their tokens, which may be stored under older peppers.
+    Tokens(&'a [Presented]),
+    /// By the lookup ids of their tokens.
     Lookups(&'a [Lookup]),
     /// By their identifiers.
     Ids(&'a [KeyId]),
@@ -78,22 +88,24 @@ pub(super) struct LoadedKey {
 /// What was read, and when by the clock of the books; nobody asks them that where nobody needs to know.
 struct Reading {
     keys: Vec<LoadedKey>,
+    /// Secrets that are stored under an older pepper: as what, and as what they are to be.
+    moves: Vec<(Lookup, Lookup)>,
     read: Option<EpochMs>,
 }
 
 impl Shared {
     /// Asks other nodes' records and the store for a key, together with everyone who asks now.
-    pub(super) async fn ask_others(self: &Arc<Self>, lookup: Lookup) -> Answer {
+    pub(super) async fn ask_others(self: &Arc<Self>, token: &Presented) -> Answer {
         let (sender, receiver) = oneshot::channel();
         // Tasks of their own: a caller who leaves must not take the answer of the others along.
         match self.recollection.get().filter(|recollection| recollection.is_up()) {
             Some(recollection) => {
-                if self.join(Stage::Recall, lookup, sender)? {
+                if self.join(Stage::Recall, token, sender)? {
                     tokio::spawn(Arc::clone(self).recall_misses(Arc::clone(recollection)));
                 }
             }
             None => {
-                if self.join(Stage::Load, lookup, sender)? {
+                if self.join(Stage::Load, token, sender)? {
                     tokio::spawn(Arc::clone(self).load_misses());
                 }
             }
@@ -102,18 +114,18 @@ impl Shared {
     }
 
     /// Joins those who wait for a token. Says whether the caller has to start the stage.
-    fn join(&self, stage: Stage, lookup: Lookup, sender: oneshot::Sender<Answer>) -> Result<bool, StoreUnavailable> {
+    fn join(&self, stage: Stage, token: &Presented, sender: oneshot::Sender<Answer>) -> Result<bool, StoreUnavailable> {
         let mut misses = lock(&self.misses);
-        if let Some(waiting) = misses.waiting.get_mut(&lookup) {
-            waiting.push(sender);
+        if let Some(waiting) = misses.waiting.get_mut(&token.lookup) {
+            waiting.senders.push(sender);
             return Ok(false);
         }
         if misses.waiting.len() >= self.settings.waiting_max {
             self.counts.failed.fetch_add(1, Relaxed);
             return Err(StoreUnavailable);
         }
-        misses.waiting.insert(lookup, vec![sender]);
-        Ok(misses.queues[stage as usize].extend([lookup]))
+        misses.waiting.insert(token.lookup, Waiting { hash: token.hash, senders: vec![sender] });
+        Ok(misses.queues[stage as usize].extend([token.lookup]))
     }
 
     /// Has the store asked for tokens that are waited for.
@@ -126,7 +138,7 @@ impl Shared {
     /// Tells all who wait for a token.
     pub(super) fn answer(&self, lookup: Lookup, answer: Answer, count: &AtomicU64) {
         let waiting = lock(&self.misses).waiting.remove(&lookup);
-        for sender in waiting.unwrap_or_default() {
+        for sender in waiting.map(|waiting| waiting.senders).unwrap_or_default() {
             count.fetch_add(1, Relaxed);
             // A caller who has left needs no answer.
             let _ = sender.send(answer.clone());
@@ -141,7 +153,7 @@ impl Shared {
     async fn load_misses(self: Arc<Self>) {
         let mut running = self.run(Stage::Load);
         while let Some(batch) = running.next_batch() {
-            let loaded = self.load(Wanted::Lookups(&batch)).await;
+            let loaded = self.load(Wanted::Tokens(&self.presented(&batch))).await;
             if let Err(cause) = &loaded {
                 tracing::warn!(%cause, tokens = batch.len(), "keys can't be read from the store");
             }
@@ -159,17 +171,29 @@ impl Shared {
         }
     }
 
+    /// Tokens that are waited for, with their hashes.
+    fn presented(&self, lookups: &[Lookup]) -> Vec<Presented> {
+        let misses = lock(&self.misses);
+        let presented = |lookup: &Lookup| {
+            let waiting = misses.waiting.get(lookup)?;
+            Some(Presented { lookup: *lookup, hash: waiting.hash })
+        };
+        lookups.iter().filter_map(presented).collect()
+    }
+
     /// Reads at most [`LIST_MAX`] keys and puts them in memory in place of what was there.
     pub(super) async fn load(&self, wanted: Wanted<'_>) -> Result<HashMap<Lookup, Arc<Key>>, StoreError> {
-        let (only_known, asked) = match wanted {
-            Wanted::Ids(_) => (true, [].as_slice()),
-            Wanted::Lookups(lookups) => (false, lookups),
+        let (only_known, asked): (_, Vec<Lookup>) = match wanted {
+            Wanted::Ids(_) => (true, Vec::new()),
+            Wanted::Lookups(lookups) => (false, lookups.to_vec()),
+            Wanted::Tokens(tokens) => (false, tokens.iter().map(|token| token.lookup).collect()),
         };
         let _loading = self.loading.lock().await;
         self.counts.queries.fetch_add(1, Relaxed);
-        let Reading { keys: loaded, read } = self.store.database.in_time(self.read(wanted)).await?;
+        let Reading { keys: loaded, moves, read } = self.store.database.in_time(self.read(wanted)).await?;
+        lock(&self.unwritten).moves.extend(moves);
         if let Some((recollection, read)) = self.recollection.get().zip(read) {
-            recollection.keep(&loaded, asked, read);
+            recollection.keep(&loaded, &asked, read);
         }
         let mut keys = HashMap::with_capacity(loaded.len());
         for loaded in loaded {
@@ -195,6 +219,9 @@ impl Shared {
         let key = Arc::new(into_key(record, chain));
         // A key that is read again is not used by that.
         let used = known.map_or(tick, |entry| entry.used.load(Relaxed));
+        if known.is_none() {
+            self.note_use(Use { lookup, key: key.id, at: clock::now() });
+        }
         match (known, figures) {
             (Some(_), _) => {}
             (None, Figures::Told) => lock(&self.order).push_back((tick, lookup)),
@@ -210,31 +237,90 @@ impl Shared {
             Some(_) => Some(engine::now(&mut snapshot).await?),
             None => None,
         };
-        let mut query = QueryBuilder::<Engine>::new(keys::SELECT);
-        match wanted {
-            Wanted::Lookups(lookups) => {
-                query.push(" WHERE k.lookup IN ");
-                push_list(&mut query, lookups, |lookup| &lookup.0[..]);
-            }
+        let (records, moves) = match wanted {
             Wanted::Ids(ids) => {
-                query.push(" WHERE k.id IN ");
-                push_list(&mut query, ids, KeyId::to_string);
+                let mut records = by_id(&mut snapshot, keys::select(), "k.id", ids).await?;
+                records.extend(by_id(&mut snapshot, keys::select_by_old_secret(), "s.key_id", ids).await?);
+                (records, Vec::new())
+            }
+            Wanted::Lookups(lookups) => (by_lookup(&mut snapshot, lookups).await?, Vec::new()),
+            Wanted::Tokens(tokens) => self.by_token(&mut snapshot, tokens).await?,
+        };
+        let keys = with_quotas(&mut snapshot, records).await?;
+        Ok(Reading { keys, moves, read })
+    }
+
+    /// Keys by tokens, under the newest pepper or, where they are not stored so yet, under an older one. Either way they are given as they
+    /// are found from now on.
+    async fn by_token(
+        &self,
+        connection: &mut Connection,
+        tokens: &[Presented],
+    ) -> Result<(Vec<KeyRecord>, Vec<(Lookup, Lookup)>), StoreError> {
+        let lookups: Vec<Lookup> = tokens.iter().map(|token| token.lookup).collect();
+        let mut records = by_lookup(connection, &lookups).await?;
+        let mut moves = Vec::new();
+        let pepper = self.store.pepper();
+        if !pepper.has_older() || records.len() == tokens.len() {
+            return Ok((records, moves));
+        }
+        let found: HashSet<Lookup> = records.iter().map(|record| record.lookup).collect();
+        let missing = tokens.iter().filter(|token| !found.contains(&token.lookup));
+        let older: HashMap<Lookup, Lookup> =
+            missing.flat_map(|token| pepper.older_lookups(token.hash).map(|older| (older, token.lookup))).collect();
+        let asked: Vec<Lookup> = older.keys().copied().collect();
+        for asked in asked.chunks(LIST_MAX) {
+            for mut record in by_lookup(connection, asked).await? {
+                if let Some(newest) = older.get(&record.lookup) {
+                    moves.push((record.lookup, *newest));
+                    record.lookup = *newest;
+                    records.push(record);
+                }
             }
         }
-        let rows = query.on(&snapshot).fetch_all(&mut *snapshot).await?;
-        let records = rows.iter().map(keys::read_row);
-        let keys = with_quotas(&mut snapshot, records.collect::<Result<_, _>>()?).await?;
-        Ok(Reading { keys, read })
+        Ok((records, moves))
     }
+}
+
+/// Keys by what their tokens are looked up as: first the present secrets, then, for the rest, those that were replaced.
+async fn by_lookup(connection: &mut Connection, lookups: &[Lookup]) -> Result<Vec<KeyRecord>, StoreError> {
+    let mut records = Vec::with_capacity(lookups.len());
+    for (select, column) in [(keys::select(), "k.lookup"), (keys::select_by_old_secret(), "s.lookup")] {
+        if records.len() == lookups.len() {
+            break;
+        }
+        let mut query = QueryBuilder::<Engine>::new(select);
+        query.push(" WHERE ").push(column).push(" IN ");
+        push_list(&mut query, lookups, |lookup| &lookup.0[..]);
+        let rows = query.on(connection).fetch_all(&mut *connection).await?;
+        for row in &rows {
+            records.push(keys::read_row(row)?);
+        }
+    }
+    Ok(records)
+}
+
+/// Keys, or their replaced secrets, by the keys' identifiers.
+async fn by_id(
+    connection: &mut Connection,
+    select: String,
+    column: &str,
+    ids: &[KeyId],
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let mut query = QueryBuilder::<Engine>::new(select);
+    query.push(" WHERE ").push(column).push(" IN ");
+    push_list(&mut query, ids, KeyId::to_string);
+    let rows = query.on(connection).fetch_all(connection).await?;
+    rows.iter().map(keys::read_row).collect()
 }
 
 async fn with_quotas(connection: &mut Connection, records: Vec<KeyRecord>) -> Result<Vec<LoadedKey>, StoreError> {
     let orgs: BTreeSet<_> = records.iter().map(|key| key.org).collect();
     let projects: BTreeSet<_> = records.iter().filter_map(|key| key.project).collect();
-    let keys = records.iter().map(|key| key.id.to_string());
+    let keys: BTreeSet<_> = records.iter().map(|key| key.id).collect();
     let shared = projects.iter().map(ProjectId::to_string).chain(orgs.iter().map(OrgId::to_string));
-    let owners: Vec<String> = keys.chain(shared).collect();
-    let now = crate::clock::now();
+    let owners: Vec<String> = keys.iter().map(KeyId::to_string).chain(shared).collect();
+    let now = clock::now();
     let mut by_owner: HashMap<String, Vec<QuotaRow>> = HashMap::with_capacity(owners.len());
     for owners in owners.chunks(LIST_MAX) {
         for quota in quotas::read(connection, owners, now).await? {
@@ -242,7 +328,8 @@ async fn with_quotas(connection: &mut Connection, records: Vec<KeyRecord>) -> Re
         }
     }
     let loaded = records.into_iter().map(|record| {
-        let mut quotas = by_owner.remove(&record.id.to_string()).unwrap_or_default();
+        // Not taken out: a key has as many records as secrets.
+        let mut quotas = by_owner.get(&record.id.to_string()).cloned().unwrap_or_default();
         let project = record.project.and_then(|project| by_owner.get(&project.to_string()));
         quotas.extend(project.into_iter().flatten().cloned());
         let org = by_owner.get(&record.org.to_string());
@@ -264,6 +351,8 @@ fn into_key(record: KeyRecord, chain: filters::quota::Chain) -> Key {
         scopes: record.scopes,
         models: record.models,
         providers: record.providers,
+        addresses: record.addresses,
+        secret_ends: record.secret_ends,
         chain: Arc::new(chain),
     }
 }

@@ -1,8 +1,9 @@
-//! The pepper's file: made once, readable by its owner alone, and the one that this store's keys were made with.
+//! The file of the peppers: made once, readable by its owner alone. The first line has the newest; keys that were made with another
+//! move to it at their next use, and it may go when none is left.
 
 use super::{StoreError, file_error};
 use filters::key::Pepper;
-use sqlx::AnyPool;
+use sqlx::{AnyPool, Row};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,6 +11,10 @@ use std::path::Path;
 
 /// Bytes of a pepper.
 const PEPPER_BYTES: usize = 32;
+/// Most peppers of a list: each is tried for every token that nobody has.
+const PEPPERS_MAX: usize = 8;
+/// As much of a probe tells peppers apart.
+const NAME_DIGITS: usize = 16;
 /// A text whose lookup id tells one pepper from another without showing either.
 const PROBE: &str = "which pepper is this";
 
@@ -22,8 +27,19 @@ pub(super) enum IfNone {
     Refuse,
 }
 
-/// Loads the pepper. An old store without its own refuses, because every key would be unknown.
-pub(super) async fn open(path: &Path, if_none: IfNone, writer: &AnyPool) -> Result<Pepper, StoreError> {
+/// The peppers of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Peppers {
+    /// All of them, as tokens are looked up.
+    pub(super) list: Pepper,
+    /// What rows say that were made with the newest.
+    pub(super) newest: String,
+    /// The one that names the store, for as long as it is in the list.
+    pub(super) first: Pepper,
+}
+
+/// Loads the peppers. A store without those that its keys were made with refuses, because these keys would be unknown.
+pub(super) async fn open(path: &Path, if_none: IfNone, writer: &AnyPool) -> Result<Peppers, StoreError> {
     let refuse = |problem| StoreError::Pepper { path: path.to_owned(), problem };
     let known = read_probe(writer).await?;
     if known.is_none() && if_none == IfNone::Make {
@@ -41,23 +57,85 @@ pub(super) async fn open(path: &Path, if_none: IfNone, writer: &AnyPool) -> Resu
         }
         Err(cause) => return Err(file_error(path, cause)),
     };
-    let secret = decode_hex(text.trim())
-        .filter(|bytes| bytes.len() >= PEPPER_BYTES)
-        .ok_or_else(|| refuse("the pepper is not at least 64 hexadecimal digits: restore it from the backup"))?;
-    let pepper = Pepper::new(&secret).map_err(refuse)?;
-    let probe = encode_hex(&pepper.lookup(PROBE).0);
+    let peppers = read_list(&text).map_err(refuse)?;
+    let probes: Vec<String> = peppers.iter().map(|pepper| encode_hex(&pepper.lookup(PROBE).0)).collect();
     if known.is_none() {
         // Another node may have said first which one it is.
         sqlx::query("INSERT INTO meta (name, content) VALUES ('pepper_probe', $1) ON CONFLICT (name) DO NOTHING")
-            .bind(&*probe)
+            .bind(&*probes[0])
             .execute(writer)
             .await?;
     }
-    if read_probe(writer).await?.is_some_and(|known| known == probe) {
-        Ok(pepper)
-    } else {
-        Err(refuse("this is not the pepper that the store's keys were made with: restore it from the backup"))
+    let first = settle(&probes, writer).await?.map_err(refuse)?;
+    let is_first = |probe: &&String| **probe == first;
+    let newest = if is_first(&&probes[0]) { String::new() } else { name(&probes[0]).to_owned() };
+    let at = probes.iter().position(|probe| is_first(&probe)).unwrap_or(0);
+    let list = peppers[0].clone().with_older(&peppers[1..]);
+    Ok(Peppers { list, newest, first: peppers[at].clone() })
+}
+
+fn read_list(text: &str) -> Result<Vec<Pepper>, &'static str> {
+    let mut peppers: Vec<Pepper> = Vec::new();
+    for line in text.trim().lines() {
+        let secret = decode_hex(line.trim())
+            .filter(|bytes| bytes.len() >= PEPPER_BYTES)
+            .ok_or("a pepper is not at least 64 hexadecimal digits: restore it from the backup")?;
+        let pepper = Pepper::new(&secret)?;
+        if peppers.iter().any(|other| other.lookup(PROBE) == pepper.lookup(PROBE)) {
+            return Err("a pepper stands in the list twice");
+        }
+        peppers.push(pepper);
     }
+    match peppers.len() {
+        0 => Err("the file is empty: restore the pepper from the backup"),
+        1..=PEPPERS_MAX => Ok(peppers),
+        _ => Err("there can be at most 8 peppers: take those away that no key needs any more"),
+    }
+}
+
+/// Holds a list against the peppers that keys were made with, and remembers what is new in it. Gives the probe that names the store.
+async fn settle(probes: &[String], writer: &AnyPool) -> Result<Result<String, &'static str>, StoreError> {
+    let Some(mut first) = read_probe(writer).await? else {
+        return Ok(Err("the store does not say which pepper it has"));
+    };
+    let rows = sqlx::query("SELECT probe FROM peppers ORDER BY probe").fetch_all(writer).await?;
+    let others = rows.iter().map(|row| row.try_get("probe")).collect::<Result<Vec<String>, _>>()?;
+    if !probes.iter().any(|probe| *probe == first || others.contains(probe)) {
+        return Ok(Err("this is not the pepper that the store's keys were made with: restore it from the backup"));
+    }
+    for probe in others.iter().filter(|probe| !probes.contains(probe)) {
+        if has_keys(name(probe), writer).await? {
+            return Ok(Err(STILL_NEEDED));
+        }
+        sqlx::query("DELETE FROM peppers WHERE probe = $1").bind(&**probe).execute(writer).await?;
+    }
+    if !probes.contains(&first) {
+        if has_keys("", writer).await? {
+            return Ok(Err(STILL_NEEDED));
+        }
+        let changed = sqlx::query("UPDATE meta SET content = $1 WHERE name = 'pepper_probe' AND content = $2");
+        changed.bind(&*probes[0]).bind(&*first).execute(writer).await?;
+        first.clone_from(&probes[0]);
+    }
+    for probe in probes.iter().filter(|probe| **probe != first) {
+        let known = sqlx::query("INSERT INTO peppers (probe) VALUES ($1) ON CONFLICT (probe) DO NOTHING");
+        known.bind(&**probe).execute(writer).await?;
+    }
+    Ok(Ok(first))
+}
+
+const STILL_NEEDED: &str = "a pepper is missing that keys which may be used are still stored under: put it back, on a line after \
+                            the newest; a key moves to the newest at its next use";
+
+/// Whether keys that may be used are stored under a pepper. It looks at every key, once for each pepper that is taken away.
+async fn has_keys(pepper: &str, writer: &AnyPool) -> Result<bool, StoreError> {
+    let found = sqlx::query("SELECT id FROM keys WHERE pepper = $1 AND status <> 'archived' LIMIT 1");
+    Ok(found.bind(pepper).fetch_optional(writer).await?.is_some())
+}
+
+/// What rows call a pepper by its probe.
+fn name(probe: &str) -> &str {
+    &probe[..NAME_DIGITS]
 }
 
 async fn read_probe(writer: &AnyPool) -> Result<Option<String>, StoreError> {
@@ -135,6 +213,47 @@ mod tests {
             let refused = Store::open(dir.path()).await.expect_err("not the pepper");
             assert!(matches!(refused, StoreError::Pepper { .. }), "{wrong:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_pepper_may_go_when_no_key_needs_it() {
+        use crate::store::fixture::{NOW, new_key};
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("pepper");
+        let store = Store::open(dir.path()).await.expect("a store");
+        let org = store.create_organisation("Acme", NOW).await.expect("made").id;
+        let key = store.create_key(&new_key(org), NOW).await.expect("made");
+        store.close().await;
+        let old = fs::read_to_string(&path).expect("text");
+        let [new, newer] = ["cd".repeat(32), "ef".repeat(32)];
+        let open = async |lines: &[&str]| {
+            fs::write(&path, lines.join("\n")).expect("written");
+            Store::open(dir.path()).await
+        };
+        let refused = open(&[&new]).await.expect_err("the key needs the other");
+        assert!(refused.to_string().contains("restore it"), "{refused}");
+        let store = open(&[&new, &old]).await.expect("both");
+        assert!(store.pepper().has_older());
+        let refused = open(&[&new]).await.expect_err("the key needs the other");
+        assert!(refused.to_string().contains("put it back"), "{refused}");
+        let hash = filters::key::TokenHash::of(key.token.reveal());
+        let older: Vec<_> = store.pepper().older_lookups(hash).collect();
+        let to = store.pepper().lookup(key.token.reveal());
+        store.move_lookups(&[(older[0], to)]).await.expect("moved");
+        store.close().await;
+        let store = open(&[&new]).await.expect("no key needs the other");
+        let made = store.create_key(&new_key(org), NOW).await.expect("made");
+        assert_eq!(store.key(made.id, NOW).await.expect("read").lookup, store.pepper().lookup(made.token.reveal()));
+        store.close().await;
+        for (lines, problem) in
+            [(&[&*new, &*new][..], "twice"), (&[&*old][..], "restore it"), (&[&*new, "x"], "64 hex")]
+        {
+            let refused = open(lines).await.expect_err("not a list of this store");
+            assert!(refused.to_string().contains(problem), "{refused}");
+        }
+        open(&[&newer, &new]).await.expect("both").close().await;
+        open(&[&new, &newer]).await.expect("in any order").close().await;
+        open(&[&new]).await.expect("none was stored under the newer").close().await;
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub struct ProjectRecord {
 }
 
 /// A project, with what its keys are known to have spent.
-const SELECT: &str = "SELECT p.id, p.org, p.name, p.created_ms, COUNT(k.id) AS keys, \
+const SELECT: &str = "SELECT p.id, p.org, p.name, p.created_ms, COUNT(CASE WHEN k.deleted_ms IS NULL THEN k.id END) AS keys, \
      CAST(COALESCE(SUM(s.amount), 0) AS BIGINT) AS spent FROM projects p \
      LEFT JOIN keys k ON k.project = p.id \
      LEFT JOIN quotas q ON q.owner = k.id AND q.kind = 'spend' AND q.unit = 'total' AND q.model = '' \

@@ -2,7 +2,8 @@
 //! quotas once the books say what they say.
 
 use super::changes::{Change, ChangeFeed};
-use super::key_cache::{Entry, Shared, TICK, lock};
+use super::key_cache::{Entry, Shared, TICK, Unwritten, lock};
+use super::keys::Use;
 use super::loader::Wanted;
 use super::{Engine, LIST_MAX, Rows, StoreError, push_list, quotas};
 use crate::store::engine::On;
@@ -11,7 +12,7 @@ use filters::key::{Key, Lookup};
 use filters::time::EpochMs;
 use papaya::Guard;
 use sqlx::{QueryBuilder, Row};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 
 const fn ticks(milliseconds: u128) -> u64 {
@@ -27,6 +28,10 @@ const IDLE_TICKS: u64 = ticks(300_000);
 const QUOTA_KEPT_TICKS: u64 = ticks(61_000);
 /// How often quotas are looked through.
 const FORGET_TICKS: u64 = ticks(10_000);
+/// How often it is written down what was seen of keys.
+const WRITE_TICKS: u64 = ticks(1_000);
+/// Most uses that wait to be written down; what is more is noted a minute later.
+const USES_MAX: usize = 100_000;
 /// How often entries are read again, at most [`LIST_MAX`] of them: in so large a batch one costs 37 µs, in one of 64 it costs
 /// 50. So this is 1 % of a core, which is what a net below the announced changes may cost.
 const REREAD_EVERY_TICKS: u64 = ticks(1_000);
@@ -60,6 +65,9 @@ impl Shared {
         if tick.is_multiple_of(FORGET_TICKS) {
             self.forget_quotas(tick).await?;
         }
+        if tick.is_multiple_of(WRITE_TICKS) {
+            self.write_down().await?;
+        }
         Ok(())
     }
 
@@ -91,10 +99,16 @@ impl Shared {
         if wanted.len() < changes.len() {
             self.unknown.pin().clear();
         }
-        if !orgs.is_empty() || !projects.is_empty() {
+        // A row may be stored under another pepper than the one that its entry is found by.
+        let has_older = self.store.pepper().has_older();
+        if !orgs.is_empty() || !projects.is_empty() || has_older {
             // What was read before the change is in memory then, where it is found.
             drop(self.loading.lock().await);
             keys.extend(self.keys_of(&orgs, &projects));
+        }
+        if has_older {
+            self.let_go_of(&keys);
+            keys.clear();
         }
         for keys in keys.chunks(LIST_MAX) {
             self.load(Wanted::Ids(keys)).await?;
@@ -114,6 +128,63 @@ impl Shared {
         let keys = entries.values().map(|entry| &entry.key);
         let is_of_project = |key: &Key| key.project.is_some_and(|project| projects.contains(&project));
         keys.filter(|key| orgs.contains(&key.org) || is_of_project(key)).map(|key| key.id).collect()
+    }
+
+    /// Lets the entries of keys go: they are read when they are used next. It looks at every entry.
+    fn let_go_of(&self, keys: &[KeyId]) {
+        let (keys, entries): (HashSet<&KeyId>, _) = (keys.iter().collect(), self.entries.pin());
+        let meant: Vec<Lookup> =
+            entries.iter().filter(|(_, entry)| keys.contains(&entry.key.id)).map(|(lookup, _)| *lookup).collect();
+        meant.iter().for_each(|lookup| self.let_go(lookup, self.ticks.load(Relaxed)));
+    }
+
+    /// Notes that a secret was seen; when that is written down, nobody waits for it.
+    pub(super) fn note_use(&self, used: Use) {
+        let uses = &mut lock(&self.unwritten).uses;
+        if uses.len() < USES_MAX {
+            uses.push(used);
+        }
+    }
+
+    /// Notes when an entry was last used, if that was since it was read.
+    fn note_entry(&self, lookup: Lookup, entry: &Entry, (read, now): (u64, EpochMs)) {
+        let (used, tick) = (entry.used.load(Relaxed), self.ticks.load(Relaxed));
+        if used >= read {
+            let ago_ms = tick.saturating_sub(used) * TICK.as_millis() as u64;
+            let at = now.plus(-i64::try_from(ago_ms).unwrap_or(i64::MAX));
+            self.note_use(Use { lookup, key: entry.key.id, at });
+        }
+    }
+
+    /// Notes when entries were last used, those that were used since all were noted.
+    pub(super) fn note_recent(&self) {
+        let (now, entries) = (crate::clock::now(), self.entries.pin());
+        let since = self.ticks.load(Relaxed).saturating_sub(REREAD_TICKS);
+        entries.iter().for_each(|(lookup, entry)| self.note_entry(*lookup, entry, (since, now)));
+    }
+
+    /// Writes down what was seen of keys. What fails is tried again.
+    pub(super) async fn write_down(&self) -> Result<(), StoreError> {
+        let Unwritten { uses, moves } = std::mem::take(&mut *lock(&self.unwritten));
+        let written = self.write_all(&uses, &moves).await;
+        if written.is_err() {
+            let mut unwritten = lock(&self.unwritten);
+            unwritten.moves.extend(moves);
+            if unwritten.uses.len() + uses.len() <= USES_MAX {
+                unwritten.uses.extend(uses);
+            }
+        }
+        written
+    }
+
+    async fn write_all(&self, uses: &[Use], moves: &[(Lookup, Lookup)]) -> Result<(), StoreError> {
+        if !moves.is_empty() {
+            self.store.database.in_time(self.store.move_lookups(moves)).await?;
+        }
+        if !uses.is_empty() {
+            self.store.database.in_time(self.store.note_uses(uses)).await?;
+        }
+        Ok(())
     }
 
     async fn reread_oldest(&self, tick: u64) -> Result<(), StoreError> {
@@ -140,16 +211,17 @@ impl Shared {
     /// Takes the entries that are due to be read again out of the order, and lets those go that are idle.
     fn take_due(&self, tick: u64) -> Vec<Lookup> {
         let (entries, mut order) = (self.entries.pin(), lock(&self.order));
+        let now = crate::clock::now();
         let mut due = Vec::new();
         while due.len() < LIST_MAX
-            && let Some((_, lookup)) = order.pop_front_if(|(read, _)| *read + REREAD_TICKS <= tick)
+            && let Some((read, lookup)) = order.pop_front_if(|(read, _)| *read + REREAD_TICKS <= tick)
         {
-            match entries.get(&lookup) {
-                Some(entry) if entry.used.load(Relaxed) + IDLE_TICKS < tick => {
-                    self.let_go(&lookup, tick);
-                }
-                Some(_) => due.push(lookup),
-                None => {}
+            let Some(entry) = entries.get(&lookup) else { continue };
+            self.note_entry(lookup, entry, (read, now));
+            if entry.used.load(Relaxed) + IDLE_TICKS < tick {
+                self.let_go(&lookup, tick);
+            } else {
+                due.push(lookup);
             }
         }
         due

@@ -4,6 +4,7 @@ mod access;
 mod credits;
 mod injections;
 mod invitations;
+mod keys;
 mod members;
 mod orgs;
 mod projects;

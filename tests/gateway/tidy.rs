@@ -75,7 +75,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("proxy", &["clock", "config", "crash", "error", "metrics"]),
     ("address_guard", &["config"]),
     ("webhooks", &["address_guard", "clock", "config", "store"]),
-    ("control", &["address_guard", "clock", "config", "error", "metrics", "store"]),
+    ("control", &["address_guard", "clock", "config", "decimal", "error", "metrics", "store"]),
     ("console", &["control"]),
     // Its background tasks poll; nobody is there to hand them the time.
     ("store", &["clock", "config", "crash"]),

@@ -28,7 +28,7 @@ impl Node {
     pub(in crate::store) async fn open(books: &Fixture, name: &str) -> Self {
         let cache = KeyCache::new(books.store.clone(), name, KeyCacheSettings::default()).await.expect("entered");
         let lookup = books.store.pepper().lookup(&books.token);
-        let key = cache.find(lookup).await.expect("read").expect("the key");
+        let key = cache.find(&crate::store::fixture::presented(lookup)).await.expect("read").expect("the key");
         Self { cache, key }
     }
 

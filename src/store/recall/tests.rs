@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Cluster, RedisAddress, RedisServers};
-use crate::store::fixture::{Books, NOW, new_key};
+use crate::store::fixture::{Books, NOW, new_key, presented};
 use crate::store::key_cache::{KeyCache, KeyCacheSettings};
 use crate::store::keys::NewKey;
 use crate::store::limits::{Amount, LimitChange, Owner};
@@ -59,7 +59,7 @@ impl Node {
     }
 
     async fn find(&self, lookup: Lookup) -> Option<Arc<Key>> {
-        self.cache.find(lookup).await.expect("an answer")
+        self.cache.find(&presented(lookup)).await.expect("an answer")
     }
 
     fn recollection(&self) -> &Recollection {
@@ -290,7 +290,7 @@ async fn without_the_store_keys_that_others_have_read_go_on_and_others_are_not_r
     record(&server).await;
     store.close().await;
     let key = two.find(lookup(&books)).await.expect("the key");
-    let stranger = two.cache.find(Lookup([9; 32])).await;
+    let stranger = two.cache.find(&presented(Lookup([9; 32]))).await;
     assert!(matches!(stranger, Err(StoreUnavailable)));
     // Nothing is leased of its quotas.
     assert!(matches!(two.reserve(&key, 1).await, Err(Denied::LimitsUnavailable)));
@@ -322,7 +322,7 @@ async fn thousands_of_cold_keys_at_once_are_read_once_each() {
     for node in [&one, &two] {
         let find = |lookup: &Lookup| {
             let (cache, lookup) = (node.cache.clone(), *lookup);
-            tokio::spawn(async move { cache.find(lookup).await })
+            tokio::spawn(async move { cache.find(&presented(lookup)).await })
         };
         let callers: Vec<_> = lookups.iter().map(find).collect();
         for caller in callers {

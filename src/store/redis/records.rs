@@ -10,13 +10,13 @@ use filters::id::QuotaId;
 use filters::key::{Glob, Lookup, Pepper, Seal, Status};
 use filters::lease::Increase;
 use filters::money::NanoUsd;
-use filters::scope::Scopes;
+use filters::scope::{KeyKind, Scopes};
 use filters::time::EpochMs;
 use redis::{Cmd, Value};
 use serde::{Deserialize, Serialize};
 
 /// The form of a record. One of another form is none.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 const MARK_BYTES: usize = 32;
 /// How long a record stays: by then every node has read the key again.
 pub(in crate::store) const RECORD_KEPT_MS: i64 = 60_000;
@@ -129,7 +129,9 @@ struct WrittenKey {
     scopes: String,
     models: Vec<Box<str>>,
     providers: Vec<Box<str>>,
+    addresses: Vec<String>,
     expires_ms: Option<i64>,
+    secret_ends_ms: Option<i64>,
     quotas: Vec<WrittenQuota>,
 }
 
@@ -159,7 +161,9 @@ impl WrittenKey {
             scopes: record.scopes.to_string(),
             models: globs(&record.models),
             providers: globs(&record.providers),
+            addresses: record.addresses.iter().map(ToString::to_string).collect(),
             expires_ms: record.expires.map(|expires| expires.0),
+            secret_ends_ms: record.secret_ends.map(|ends| ends.0),
             quotas: quotas.iter().map(WrittenQuota::of).collect(),
         }
     }
@@ -170,6 +174,8 @@ impl WrittenKey {
             Some(project) => Some(project.parse().ok()?),
             None => None,
         };
+        let addresses = self.addresses.iter().map(|network| network.parse().ok()).collect::<Option<_>>()?;
+        let scopes = Scopes::parse(&self.scopes).ok()?;
         let record = KeyRecord {
             id: self.id.parse().ok()?,
             org: self.org.parse().ok()?,
@@ -178,12 +184,19 @@ impl WrittenKey {
             name: self.name,
             lookup,
             status: Status::named(&self.status)?,
-            scopes: Scopes::parse(&self.scopes).ok()?,
+            kind: scopes.kind().unwrap_or(KeyKind::Model),
+            scopes,
+            addresses,
             models: globs(self.models),
             providers: globs(self.providers),
             expires: self.expires_ms.map(EpochMs),
+            secret_ends: self.secret_ends_ms.map(EpochMs),
             // What follows is for people.
             fingerprint: String::new(),
+            description: String::new(),
+            metadata: String::new(),
+            created_by: String::new(),
+            archived: None,
             created: EpochMs(0),
             limits: Vec::new(),
             last_used: None,
