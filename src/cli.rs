@@ -6,6 +6,7 @@
 
 mod audit;
 mod backup;
+mod calls;
 mod credits;
 mod key;
 mod limit;

@@ -158,6 +158,8 @@ pub struct Ledger {
     pub merge_ms: u64,
     /// Most sums that wait.
     pub pending_sums_max: usize,
+    /// Most end users, and most tags, of an organisation that are told apart in a day, and in a month.
+    pub names_max: usize,
     /// How long free and refused requests are kept.
     pub requests_keep_days: u64,
     /// How long calls are kept one by one; 0: for ever.

@@ -171,6 +171,11 @@ impl Gateway {
             Ok(connection) => connection,
             Err(denied) => Box::pin(self.refuse(&runtime, session, &denied, &mut report)).await,
         };
+        if report.settled.is_none() {
+            let asked = &session.req_header().method;
+            let place = report.route.and_then(|route| route.methods().iter().position(|method| method == asked));
+            report.method = place.and_then(|place| u8::try_from(place).ok()).unwrap_or_default();
+        }
         self.account(&runtime, &report);
         connection
     }

@@ -16,6 +16,7 @@
 //! - `ledger.rs`: calls are written down here, exactly once, and summed up; `usage.rs` reads the sums
 //! - `credits.rs`: what organisations have paid in, were given and were charged; `statements.rs` tells it by month
 //! - `retention.rs`: lets old rows go, and keeps their sums; `bookkeeper.rs` does by time what nobody asks for
+//! - `history.rs`: lists the calls of a key
 //! - `objects.rs`: whose the objects are that providers store
 //! - `idempotency.rs`: requests that are carried out once, however often they are sent
 //! - `requests.rs`: notes of requests that cost nothing
@@ -36,6 +37,7 @@ pub mod deliveries;
 mod engine;
 #[cfg(test)]
 mod fixture;
+pub mod history;
 pub mod idempotency;
 pub mod invitations;
 pub mod journal;

@@ -380,6 +380,8 @@ pub struct FreeRequest {
     pub org: OrgId,
     /// What was asked for.
     pub route: Route,
+    /// With which method: its place among [`Route::methods`].
+    pub method: u8,
     /// The model's name in the catalogue, where one was found.
     pub model: Option<Arc<str>>,
     /// The HTTP status that the client got.
@@ -390,4 +392,6 @@ pub struct FreeRequest {
     pub limit_source: Option<LimitSource>,
     /// When it came.
     pub at: EpochMs,
+    /// Milliseconds from then to the end of the answer.
+    pub latency_ms: u32,
 }

@@ -230,6 +230,26 @@ impl Route {
         self.row().name
     }
 
+    /// The route of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.name == name).map(|row| row.route)
+    }
+
+    /// Its path as documents have it, `{model}` or `{id}` for a name in it.
+    #[must_use]
+    pub fn endpoint(self) -> String {
+        let row = self.row();
+        let root = match row.root {
+            Root::V1 | Root::V1Anthropic => "/v1",
+            Root::V1beta => "/v1beta",
+            Root::V2 => "/v2",
+            Root::Bare => "",
+        };
+        let name = if row.handling == Handling::Object { "{id}" } else { "{model}" };
+        format!("{root}{}", row.path.replace("{}", name))
+    }
+
     /// The methods that the route answers.
     #[must_use]
     pub fn methods(self) -> &'static [http::Method] {
@@ -289,11 +309,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn endpoints_are_paths_without_names() {
+        let endpoints = [Route::ChatCompletions, Route::GenerateContent, Route::Invoke, Route::ResponseCancel];
+        let endpoints = endpoints.map(Route::endpoint);
+        assert_eq!(endpoints[..2], ["/v1/chat/completions", "/v1beta/models/{model}:generateContent"]);
+        assert_eq!(endpoints[2..], ["/model/{model}/invoke", "/v1/responses/{id}/cancel"]);
+    }
+
+    #[test]
     fn the_table_is_in_the_order_of_its_numbers() {
         for (route, row) in Route::ALL.into_iter().zip(&TABLE) {
             assert_eq!((row.route, route as usize), (route, row.route as usize));
             assert_eq!(Route::from_byte(route as u8), Some(route));
             assert_eq!(route.row().route, route);
+            assert_eq!(Route::named(route.name()), Some(route));
         }
     }
 }

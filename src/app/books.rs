@@ -2,7 +2,7 @@
 
 use crate::address_guard::AddressGuard;
 use crate::clock;
-use crate::config::{self, Config, ErrorShape, Secret};
+use crate::config::{self, Config, ErrorShape, Ledger, Secret};
 use crate::control::sessions::Accounts;
 use crate::control::{Control, Settings};
 use crate::error::Shape;
@@ -127,7 +127,8 @@ pub(super) fn journal_settings(config: &Config) -> journal::Settings {
 }
 
 pub(super) fn ledger_settings(config: &Config) -> LedgerSettings {
-    LedgerSettings { merge_ms: config.ledger.merge_ms, pending_sums_max: config.ledger.pending_sums_max }
+    let Ledger { merge_ms, pending_sums_max, names_max, .. } = config.ledger;
+    LedgerSettings { merge_ms, pending_sums_max, names_max }
 }
 
 /// Keeps the books by time until shutdown.

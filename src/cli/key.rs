@@ -54,6 +54,8 @@ pub enum KeyCommand {
     Rotate(RotateKey),
     /// Make a key of a token that was issued elsewhere, by its SHA-256.
     Import(Box<ImportKey>),
+    /// List a key's calls, the newest first.
+    Calls(super::calls::CallsCommand),
     /// Refuse a key until it is enabled again.
     Disable(OneKey),
     /// Let a disabled key in again.
@@ -199,8 +201,9 @@ impl KeyLine {
 }
 
 pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
-    let Surroundings { now, out, .. } = surroundings;
+    let Surroundings { now, out } = surroundings;
     match command {
+        KeyCommand::Calls(command) => super::calls::run(command, Surroundings { now, out }).await?,
         KeyCommand::Create(arguments) => create(*arguments, now, out).await?,
         KeyCommand::List { org, place } => list(org, &place, now, out).await?,
         KeyCommand::Show(OneKey { id, place }) => {

@@ -1,11 +1,14 @@
-//! `tollgate usage`: what was used and charged, by day, by model or by key.
+//! `tollgate usage`: what was used and charged, by day, model, key, provider, project, end user or tag.
 
 use super::moment::{Moment, date};
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
+use crate::store::Store;
+use crate::store::usage::buckets::{Answer, Dimension, Granularity, Question, Within};
 use crate::store::usage::{Group, Grouping, Spender, UsageSum};
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
+use filters::time::EpochMs;
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -37,6 +40,14 @@ enum By {
     Model,
     /// The calls of a key.
     Key,
+    /// The calls that a provider answered; of whole organisations.
+    Provider,
+    /// The calls of a project's keys.
+    Project,
+    /// The calls of an end user whom the client named; of whole organisations.
+    User,
+    /// The calls with a tag, one with two tags counted for both; of whole organisations.
+    Tag,
 }
 
 #[derive(Serialize)]
@@ -47,6 +58,14 @@ struct UsageLine {
     model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
     calls: i64,
     estimated_calls: i64,
     input_tokens: i64,
@@ -85,16 +104,28 @@ impl Units {
 
 impl From<UsageSum> for UsageLine {
     fn from(sum: UsageSum) -> Self {
-        let (day, model, key) = match sum.group {
-            Group::Day(number) => (Some(date(number)), None, None),
-            Group::Model(name) => (None, Some(name), None),
-            Group::Key(id) => (None, None, Some(id)),
-        };
+        let (mut day, mut model, mut key) = (None, None, None);
+        let (mut provider, mut project, mut user, mut tag) = (None, None, None, None);
+        match sum.group {
+            Group::Day(number) => day = Some(date(number)),
+            Group::Model(name) => model = Some(name),
+            Group::Key(id) => key = Some(id),
+            Group::Named(Dimension::Provider, name) => provider = Some(name),
+            Group::Named(Dimension::Project, name) => project = Some(name),
+            Group::Named(Dimension::User, name) => user = Some(name),
+            Group::Named(Dimension::Tag, name) => tag = Some(name),
+            Group::Named(Dimension::Model, name) => model = Some(name),
+            Group::Named(Dimension::Key, id) => key = Some(id),
+        }
         let [web_searches, images, audio_milliseconds, characters, search_units] = sum.units;
         Self {
             day,
             model,
             key,
+            provider,
+            project,
+            user,
+            tag,
             calls: sum.calls,
             estimated_calls: sum.estimated,
             input_tokens: sum.input_tokens,
@@ -116,27 +147,67 @@ pub(super) async fn run(command: UsageCommand, surroundings: Surroundings<'_>) -
             return Err(CliError::BadInput("name a key or an organisation".to_owned()));
         }
     };
-    let (grouping, heading) = match command.by {
-        By::Day => (Grouping::Day, "DAY"),
-        By::Model => (Grouping::Model, "MODEL"),
-        By::Key => (Grouping::Key, "KEY"),
+    let since = command.since.before(now);
+    let (sums, heading) = match command.by {
+        By::Day => (store.usage(spender, since, Grouping::Day).await?, "DAY"),
+        By::Model => (store.usage(spender, since, Grouping::Model).await?, "MODEL"),
+        By::Key => (store.usage(spender, since, Grouping::Key).await?, "KEY"),
+        By::Provider => (named(&store, spender, Dimension::Provider, (since, now)).await?, "PROVIDER"),
+        By::Project => (named(&store, spender, Dimension::Project, (since, now)).await?, "PROJECT"),
+        By::User => (named(&store, spender, Dimension::User, (since, now)).await?, "USER"),
+        By::Tag => (named(&store, spender, Dimension::Tag, (since, now)).await?, "TAG"),
     };
-    let sums = store.usage(spender, command.since.before(now), grouping).await?;
-    let total: NanoUsd = sums.iter().map(|sum| sum.charge).sum();
+    // A call counts for each of its tags.
+    let total = (!matches!(command.by, By::Tag)).then(|| sums.iter().map(|sum| sum.charge).sum::<NanoUsd>());
     let lines: Vec<UsageLine> = sums.into_iter().map(UsageLine::from).collect();
     let headings = [heading, "CALLS", "ESTIMATED", "INPUT", "CACHED", "OUTPUT", "BESIDE TOKENS", "CHARGE"];
     let mut printer = command.place.printer(out);
     printer.many(&lines, Some(&headings), cells)?;
-    if !command.place.json {
+    if let Some(total) = total.filter(|_| !command.place.json) {
         writeln!(printer.out, "Charged in all: ${total}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Usage by a name, the dearest first. It is read from sums, in which calls are within `ledger.merge_ms`.
+async fn named(
+    store: &Store,
+    spender: Spender,
+    by: Dimension,
+    (from, to): (EpochMs, EpochMs),
+) -> Result<Vec<UsageSum>, CliError> {
+    let Spender::Org(org) = spender else {
+        return Err(CliError::BadInput("usage by this is kept of whole organisations: name one with --org".to_owned()));
+    };
+    let question = |granularity| Question {
+        org,
+        within: Within::All,
+        by: Some(by),
+        from,
+        to,
+        granularity,
+        model: None,
+        provider: None,
+    };
+    for granularity in [Granularity::Hour, Granularity::Day, Granularity::Month] {
+        if let Answer::Buckets { buckets, .. } = store.usage_in_buckets(&question(granularity)).await? {
+            return Ok(UsageSum::of_names(by, buckets));
+        }
+    }
+    Err(CliError::BadInput(
+        "this is more than 10 000 sums: ask for a shorter time, or since the first of a month".to_owned(),
+    ))
+}
+
 fn cells(line: &UsageLine) -> Vec<String> {
-    let group = line.day.as_ref().or(line.model.as_ref()).or(line.key.as_ref());
+    let names = [&line.day, &line.model, &line.key, &line.provider, &line.project, &line.user, &line.tag];
     vec![
-        group.cloned().unwrap_or_default(),
+        names
+            .into_iter()
+            .flatten()
+            .next()
+            .map(|name| if name.is_empty() { "-".to_owned() } else { name.clone() })
+            .unwrap_or_default(),
         line.calls.to_string(),
         line.estimated_calls.to_string(),
         line.input_tokens.to_string(),

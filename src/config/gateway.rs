@@ -125,6 +125,7 @@ pub(super) fn read_ledger(section: &Section<'_>) -> Ledger {
     Ledger {
         merge_ms: section.number("merge_ms", 0..=10 * 60 * SECOND_MS, 60 * SECOND_MS),
         pending_sums_max: section.size("pending_sums_max", 0..=10_000_000, 500_000),
+        names_max: section.size("names_max", 0..=10_000, 800),
         requests_keep_days: section.number("requests_keep_days", 0..=3_660, 7),
         calls_keep_days: read_calls_keep_days(section),
         windows_keep_days: section.number("windows_keep_days", 62..=36_600, 100),

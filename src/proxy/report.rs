@@ -22,6 +22,8 @@ pub(super) struct Report {
     pub(super) started: EpochMs,
     begun: Instant,
     pub(super) route: Option<Route>,
+    /// The place of the method among the route's; known of requests that cost nothing.
+    pub(super) method: u8,
     pub(super) key: Option<Arc<Key>>,
     pub(super) model: Option<Arc<Model>>,
     /// Whose connection it was; known where it is logged.
@@ -49,6 +51,7 @@ impl Report {
             started,
             begun: Instant::now(),
             route: None,
+            method: 0,
             key: None,
             model: None,
             client: None,
@@ -139,11 +142,13 @@ impl Gateway {
             key: key.id,
             org: key.org,
             route,
+            method: report.method,
             model: report.model.as_ref().map(|model| Arc::clone(&model.id)),
             status: report.status,
             error: report.error,
             limit_source: report.limit_source,
             at: report.started,
+            latency_ms: u32::try_from(report.elapsed().as_millis()).unwrap_or(u32::MAX),
         };
         if self.notes.try_send(request).is_err() {
             self.metrics.request_unnoted();

@@ -3,7 +3,8 @@
 //! - `accounts.rs`: credits, and what was charged to each quota; `entries.rs`: the ledger of credits
 //! - `folded.rs`: what calls were that have been let go
 //! - `calls.rs`: each call's charge; `limits.rs`: whether all of them together kept to the limits
-//! - `beside.rs`, `leases.rs`, `rollups.rs`: attempts and amendments, leases, sums of usage
+//! - `beside.rs`, `leases.rs`: attempts and amendments, leases
+//! - `rollups.rs`: sums of usage; `parts.rs`: those of organisations
 
 mod accounts;
 mod beside;
@@ -12,6 +13,7 @@ mod entries;
 mod folded;
 mod leases;
 mod limits;
+mod parts;
 mod rollups;
 
 pub use super::journal::JournalFacts;
@@ -353,6 +355,7 @@ impl Store {
         charged.check(&mut snapshot, folded.windows_from, &mut report).await?;
         entries::check_entries(&mut snapshot, &mut report).await?;
         rollups::check_rollups(&mut snapshot, &folded, &mut report).await?;
+        parts::check_parts(&mut snapshot, &mut report).await?;
         beside::check_beside(&mut snapshot, &mut report).await?;
         leases::check_leases(&mut snapshot, &folded, &mut report).await?;
         report.sort();

@@ -285,6 +285,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (12, "accounts", include_str!("migrations/0012_accounts.sql")),
     (13, "keys", include_str!("migrations/0013_keys.sql")),
     (14, "credits", include_str!("migrations/0014_credits.sql")),
+    (15, "usage", include_str!("migrations/0015_usage.sql")),
     (17, "events", include_str!("migrations/0017_events.sql")),
 ];
 

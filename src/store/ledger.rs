@@ -4,6 +4,7 @@
 //! - `attempts.rs`: the rows of what came beside them
 //! - `prices.rs`: the prices that the rows name
 //! - `sums.rs`: what calls moved, added up in memory
+//! - `parts.rs`: sums of organisations, by model, provider, project, user and tag
 //! - `merge.rs`: how sums come on the books, and when; `tail.rs`: what is not among them yet
 //! - `tell.rs`: what the quotas in memory are told of it
 //! - `thresholds.rs`: events of quotas that are nearly spent; `exceeded.rs`: of calls that cost more than was set aside
@@ -12,16 +13,18 @@ mod attempts;
 mod calls;
 mod exceeded;
 mod merge;
+mod parts;
 mod prices;
 mod sums;
 mod tail;
 mod tell;
 mod thresholds;
 
-pub(super) use calls::{TAIL, Whose, read_figures, read_shares, read_usage, unit_columns};
+pub(super) use calls::{TAIL, Whose, read_attribution, read_figures, read_shares, read_usage, unit_columns};
 pub(super) use merge::push_addition;
+pub(super) use parts::{PartKind, Unit};
 pub(super) use prices::{Prices, read_price_id, read_prices};
-pub(super) use sums::{FIGURES, Figures, day_from, figure_columns, hour_of};
+pub(super) use sums::{FIGURES, Figures, day_from, day_of, figure_columns, hour_of, month_of};
 pub(super) use tail::Tail;
 pub(super) use tell::Booked;
 pub use thresholds::THRESHOLDS;
@@ -52,11 +55,13 @@ pub struct LedgerSettings {
     pub merge_ms: u64,
     /// The most sums that wait, about 150 bytes each.
     pub pending_sums_max: usize,
+    /// The most end users, and the most tags, of an organisation that have sums of their own in a day, and in a month.
+    pub names_max: usize,
 }
 
 impl Default for LedgerSettings {
     fn default() -> Self {
-        Self { merge_ms: 60_000, pending_sums_max: 500_000 }
+        Self { merge_ms: 60_000, pending_sums_max: 500_000, names_max: 800 }
     }
 }
 
@@ -132,7 +137,7 @@ impl Store {
         objects::insert(&mut transaction, &shipment.objects).await?;
         // What waits is read again from the rows of calls, and amendments are none of them: their charges can't wait.
         let crossings = if !shipment.amendments.is_empty() || pending.is_due(&self.ledger.settings) {
-            merge(&mut transaction, &mut pending).await?
+            merge(&mut transaction, &mut pending, self.ledger.settings.names_max).await?
         } else {
             pending.wait();
             Vec::new()
@@ -171,7 +176,7 @@ impl Store {
     async fn merge_once(&self, node: &str, held: &mut Held) -> Result<(), StoreError> {
         let mut transaction = self.database.write().await?;
         let mut pending = self.pending(held, &mut transaction, node).await?;
-        let crossings = merge(&mut transaction, &mut pending).await?;
+        let crossings = merge(&mut transaction, &mut pending, self.ledger.settings.names_max).await?;
         write_mark(&mut transaction, &pending).await?;
         held.doubtful = pending.booked.take();
         transaction.commit().await?;
@@ -329,22 +334,27 @@ async fn insert_calls(
 /// Adds to the sums on the books all that waits of a node, as part of a transaction that goes on.
 pub(super) async fn merge_of(connection: &mut Connection, node: &str) -> Result<(), StoreError> {
     let mut pending = Pending::read(connection, node).await?;
-    merge(connection, &mut pending).await?;
+    merge(connection, &mut pending, LedgerSettings::default().names_max).await?;
     write_mark(connection, &pending).await
 }
 
 async fn write_mark(connection: &mut Connection, pending: &Pending) -> Result<(), StoreError> {
-    sqlx::query("UPDATE checkpoints SET merged_through = $1 WHERE node = $2")
+    sqlx::query("UPDATE checkpoints SET merged_through = $1, parts_through = $2 WHERE node = $3")
         .bind(pending.merged_through)
+        .bind(pending.parts_through)
         .bind(&*pending.node)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-async fn merge(connection: &mut Connection, pending: &mut Pending) -> Result<Vec<Crossing>, StoreError> {
+async fn merge(
+    connection: &mut Connection,
+    pending: &mut Pending,
+    names_max: usize,
+) -> Result<Vec<Crossing>, StoreError> {
     let now = clock::now();
-    let crossings = pending.merge(connection, now).await?;
+    let crossings = pending.merge(connection, names_max, now).await?;
     thresholds::write(connection, &crossings, now).await?;
     Ok(crossings)
 }
@@ -355,14 +365,15 @@ async fn write_checkpoint(
     checkpoint: Checkpoint,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO checkpoints (node, segment, byte_offset, merged_through) VALUES ($1, $2, $3, $4) \
+        "INSERT INTO checkpoints (node, segment, byte_offset, merged_through, parts_through) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (node) DO UPDATE SET segment = excluded.segment, byte_offset = excluded.byte_offset, \
-         merged_through = excluded.merged_through",
+         merged_through = excluded.merged_through, parts_through = excluded.parts_through",
     )
     .bind(&*pending.node)
     .bind(signed(checkpoint.segment))
     .bind(signed(checkpoint.offset))
     .bind(pending.merged_through)
+    .bind(pending.parts_through)
     .execute(connection)
     .await?;
     Ok(())

@@ -115,7 +115,8 @@ impl Store {
         let mut transaction = self.database.write().await?;
         for chunk in requests.chunks(ROWS_PER_INSERT) {
             let mut query = QueryBuilder::<Engine>::new(
-                "INSERT INTO requests (request_id, key_id, org_id, route, model, status, error, limit_source, at_ms) ",
+                "INSERT INTO requests (request_id, key_id, org_id, route, model, status, error, limit_source, at_ms, method, \
+                 latency_ms) ",
             );
             query.push_values(chunk, |mut row, request| {
                 row.push_bind(request.call.to_string())
@@ -126,7 +127,11 @@ impl Store {
                     .push_bind(i64::from(request.status))
                     .push_bind(request.error.map(|code| code.name()))
                     .push_bind(request.limit_source.map(|source| source.name()))
-                    .push_bind(request.at.0);
+                    .push_bind(request.at.0)
+                    .push_bind(
+                        request.route.methods().get(usize::from(request.method)).map_or("", |method| method.as_str()),
+                    )
+                    .push_bind(i64::from(request.latency_ms));
             });
             // Every length would otherwise have a prepared statement of its own.
             query.on(&transaction).persistent(chunk.len() == ROWS_PER_INSERT).execute(&mut *transaction).await?;
@@ -186,11 +191,13 @@ mod tests {
             key: books.key,
             org: books.org,
             route: Route::ChatCompletions,
+            method: 0,
             model: Some("gpt-4o-mini".into()),
             status: 429,
             error: Some(Code::RateLimitExceeded),
             limit_source: Some(LimitSource::Requests(Owner::Key, Unit::Minute)),
             at,
+            latency_ms: 3,
         }
     }
 

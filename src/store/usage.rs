@@ -1,12 +1,18 @@
-//! What was used and charged, summed up by day, by model or by key.
+//! What was used and charged, summed up by day, by model or by key; `buckets.rs`: in buckets of time, by whatever there are sums of.
+
+pub mod buckets;
+#[cfg(test)]
+mod tests;
 
 use super::ledger::{TAIL, day_from, hour_of, unit_columns};
 use super::{Rows, Store, StoreError};
+use buckets::{Bucket, Dimension, TOTALS, Totals};
 use filters::id::{KeyId, OrgId};
 use filters::money::NanoUsd;
 use filters::time::EpochMs;
 use filters::usage::Kind;
 use sqlx::Row;
+use std::collections::BTreeMap;
 
 /// Whose usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub enum Group {
     Model(String),
     /// The key's identifier.
     Key(String),
+    /// What is told apart in sums of organisations; an empty name for what has none.
+    Named(Dimension, String),
 }
 
 /// A group of calls, summed up.
@@ -58,6 +66,34 @@ pub struct UsageSum {
     pub charge: NanoUsd,
     /// What they used beside tokens, in the order of [`Kind::UNITS`].
     pub units: [i64; Kind::UNITS.len()],
+}
+
+impl UsageSum {
+    /// What each name used in all buckets, the dearest first.
+    #[must_use]
+    pub fn of_names(by: Dimension, buckets: Vec<Bucket>) -> Vec<Self> {
+        let mut names: BTreeMap<String, Totals> = BTreeMap::new();
+        for bucket in buckets {
+            names.entry(bucket.name).or_default().add(&bucket.totals);
+        }
+        let sum = |(name, Totals(figures))| {
+            let [calls, estimated, input_tokens, output_tokens, cache_read_tokens, .., charge]: [i64; TOTALS] = figures;
+            let [.., web, images, audio_milliseconds, characters, search_units, _] = figures;
+            Self {
+                group: Group::Named(by, name),
+                calls,
+                estimated,
+                input_tokens,
+                cache_read_tokens,
+                output_tokens,
+                charge: NanoUsd(charge),
+                units: [web, images, audio_milliseconds, characters, search_units],
+            }
+        };
+        let mut sums: Vec<Self> = names.into_iter().map(sum).collect();
+        sums.sort_by_key(|sum| std::cmp::Reverse(sum.charge));
+        sums
+    }
 }
 
 /// What is read of each part: the sums by day of whole days, the sums by hour of the hours before them, and the calls that

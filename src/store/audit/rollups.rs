@@ -172,10 +172,10 @@ mod tests {
     async fn each_cooked_sum_is_found() {
         for (statement, count) in [
             ("UPDATE calls SET model = model", 0),
-            ("UPDATE usage_hours SET calls = calls + 1", 2),
-            ("UPDATE usage_days SET charge_nano = charge_nano - 1", 1),
+            ("UPDATE usage_hours SET calls = calls + 1", 3),
+            ("UPDATE usage_days SET charge_nano = charge_nano - 1", 2),
             ("UPDATE usage_days SET model = 'other'", 2),
-            ("DELETE FROM usage_days", 1),
+            ("DELETE FROM usage_days", 2),
             (
                 "INSERT INTO usage_hours SELECT 0, key_id, model, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM usage_hours",
                 2,

@@ -4,6 +4,7 @@ use super::sums::{Entry, Figures, Sums, figure_columns};
 use super::{signed, unsigned};
 use crate::store::engine::On;
 use crate::store::{Connection, Engine, Rows, StoreError, parsed};
+use filters::attribution::Attribution;
 use filters::id::{KeyId, OrgId, ProjectId, QuotaId};
 use filters::ports::{Intent, Outcome, Share, Terminal};
 use filters::price::Tier;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 /// The columns of a row in the order in which they are written, each with what stands for it in the statement that inserts usual calls:
 /// nearly all calls are usual, and what need not be bound costs nothing.
-const COLUMNS: [(&str, &str); 37] = [
+const COLUMNS: [(&str, &str); 39] = [
     ("request_id", "?"),
     ("key_id", "?"),
     ("org_id", "?"),
@@ -53,6 +54,8 @@ const COLUMNS: [(&str, &str); 37] = [
     ("first_byte_ms", "?"),
     ("ended_ms", "?"),
     ("shares", "?"),
+    ("end_user", "NULL"),
+    ("tags", "NULL"),
     ("node", "?"),
     ("seq", "?"),
 ];
@@ -113,6 +116,10 @@ pub(in crate::store) fn unit_columns() -> impl Iterator<Item = &'static str> {
 /// not to: there are as many checkpoints as nodes, and of `calls` only the end is wanted.
 pub(in crate::store) const TAIL: &str =
     "checkpoints n CROSS JOIN calls c WHERE c.node = n.node AND c.seq > n.merged_through";
+
+/// The rows that are in the sums of keys and not in those of organisations.
+const MISSED: &str = "checkpoints n CROSS JOIN calls c WHERE c.node = n.node AND c.seq > n.parts_through \
+     AND c.seq <= n.merged_through";
 
 /// Whose calls of the tail are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -210,18 +217,33 @@ fn push_call(row: &mut Row, intent: &Intent, terminal: &Terminal) {
         .bind(i64::from(terminal.first_byte_ms))
         .bind(terminal.ended.0)
         .bind(shares_text(&intent.shares));
+    let attribution = intent.attribution.as_deref();
+    let tags = attribution.map(|attribution| &attribution.tags).filter(|tags| !tags.is_empty());
+    row.bind_unusual(attribution.and_then(|attribution| attribution.user.as_deref()))
+        .bind_unusual(tags.map(|tags| tags.join(" ")));
 }
 
 /// Sums up the rows that are in no sum yet, and says the highest number among them.
 pub(super) async fn sum_up(connection: &mut Connection, whose: Whose<'_>) -> Result<(Sums, i64), StoreError> {
-    let mut query = QueryBuilder::<Engine>::new("SELECT c.seq, c.key_id, c.org_id, c.model, c.started_ms, c.shares");
+    sum_of(connection, TAIL, whose).await
+}
+
+/// Sums up a node's rows that a release before this one has merged, which knew nothing of some of the sums.
+pub(super) async fn sum_up_missed(connection: &mut Connection, node: &str) -> Result<Sums, StoreError> {
+    Ok(sum_of(connection, MISSED, Whose::Node(node)).await?.0)
+}
+
+async fn sum_of(connection: &mut Connection, rows: &str, whose: Whose<'_>) -> Result<(Sums, i64), StoreError> {
+    let mut query = QueryBuilder::<Engine>::new(
+        "SELECT c.seq, c.key_id, c.org_id, c.model, c.provider, c.started_ms, c.shares, c.end_user, c.tags",
+    );
     for column in figure_columns() {
         match column {
             "calls" => query.push(", CAST(1 AS BIGINT) AS calls"),
             column => query.push(", c.").push(column),
         };
     }
-    query.push(" FROM ").push(TAIL);
+    query.push(" FROM ").push(rows);
     match whose {
         Whose::All => &mut query,
         Whose::Node(node) => query.push(" AND n.node = ").push_bind(node),
@@ -236,17 +258,30 @@ pub(super) async fn sum_up(connection: &mut Connection, whose: Whose<'_>) -> Res
     let mut rows = query.on(connection).fetch(connection);
     while let Some(row) = rows.try_next().await? {
         last_seq = last_seq.max(row.try_get("seq")?);
-        let model: Arc<str> = row.try_get::<&str, _>("model")?.into();
+        let [model, provider]: [Arc<str>; 2] =
+            [row.try_get::<&str, _>("model")?.into(), row.try_get::<&str, _>("provider")?.into()];
         sums.add(&Entry {
             key: parsed(&row, "key_id")?,
             org: parsed(&row, "org_id")?,
             model: &model,
+            provider: &provider,
             started: EpochMs(row.try_get("started_ms")?),
-            figures: read_figures(&row, 6)?,
+            figures: read_figures(&row, 9)?,
             shares: &read_shares(&row)?,
+            attribution: read_attribution(&row)?.as_ref(),
         });
     }
     Ok((sums, last_seq))
+}
+
+/// For whom and for what a row's call was.
+pub(in crate::store) fn read_attribution(row: &Rows) -> Result<Option<Attribution>, StoreError> {
+    let [user, tags]: [Option<String>; 2] = [row.try_get("end_user")?, row.try_get("tags")?];
+    if user.is_none() && tags.is_none() {
+        return Ok(None);
+    }
+    let tags = tags.unwrap_or_default().split_ascii_whitespace().map(Arc::from).collect();
+    Ok(Some(Attribution { user: user.map(Arc::from), tags }))
 }
 
 /// Reads the columns of figures, of which one is the first.

@@ -6,7 +6,8 @@
 //! transaction that adds it.
 
 use super::LedgerSettings;
-use super::calls::{Whose, sum_up};
+use super::calls::{Whose, sum_up, sum_up_missed};
+use super::parts;
 use super::sums::{Charged, Figures, Sums, Use, figure_columns};
 use super::tell::Booked;
 use super::thresholds::{self, Crossing};
@@ -15,7 +16,7 @@ use crate::store::{Connection, Engine, StoreError, credits, leases, nodes};
 use filters::id::KeyId;
 use filters::ports::Share;
 use filters::time::EpochMs;
-use sqlx::{QueryBuilder, Row};
+use sqlx::QueryBuilder;
 use std::time::{Duration, Instant};
 
 /// So few sums are added with the shipment itself: a few milliseconds of work several times a second.
@@ -32,6 +33,10 @@ pub(super) struct Pending {
     pub(super) last_seq: i64,
     /// The number of the last row that is in the sums on the books.
     pub(super) merged_through: i64,
+    /// The same of the sums of organisations: further back where a release before them has merged.
+    pub(super) parts_through: i64,
+    /// What lies between the two.
+    missed: Sums,
     /// Since when something waits.
     since: Option<Instant>,
     /// Of the sums, what was charged when calls had ended with an earlier process.
@@ -41,22 +46,24 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Computes it from the rows after the node's mark.
+    /// Computes it from the rows after the node's marks.
     pub(super) async fn read(connection: &mut Connection, node: &str) -> Result<Self, StoreError> {
-        let mark = sqlx::query("SELECT merged_through FROM checkpoints WHERE node = $1")
+        let marks = sqlx::query_as("SELECT merged_through, parts_through FROM checkpoints WHERE node = $1")
             .bind(node)
             .fetch_optional(&mut *connection)
             .await?;
-        let merged_through = mark.map_or(Ok(0), |row| row.try_get("merged_through"))?;
+        let (merged_through, parts_through): (i64, i64) = marks.unwrap_or_default();
         let (sums, last_seq) = sum_up(connection, Whose::Node(node)).await?;
-        let since = (sums.len() > 0).then(Instant::now);
+        let missed = sum_up_missed(connection, node).await?;
         let (node, last_seq) = (node.to_owned(), last_seq.max(merged_through));
-        Ok(Self { node, sums, last_seq, merged_through, since, late: Vec::new(), booked: None })
+        let since = (sums.len() + missed.len() > 0).then(Instant::now);
+        let (late, booked) = (Vec::new(), None);
+        Ok(Self { node, sums, last_seq, merged_through, parts_through, missed, since, late, booked })
     }
 
     /// Whether something waits.
     pub(super) fn is_waiting(&self) -> bool {
-        self.merged_through < self.last_seq
+        self.parts_through < self.last_seq
     }
 
     /// Whether what waits is to be added now.
@@ -76,6 +83,7 @@ impl Pending {
     pub(super) async fn merge(
         &mut self,
         connection: &mut Connection,
+        names_max: usize,
         now: EpochMs,
     ) -> Result<Vec<Crossing>, StoreError> {
         let mut standing = nodes::hold_books(connection, &self.node).await?;
@@ -83,7 +91,7 @@ impl Pending {
             // Somebody who forgets the node has added what waited.
             return Err(StoreError::Moved);
         }
-        let sums = std::mem::take(&mut self.sums);
+        let (sums, missed) = (std::mem::take(&mut self.sums), std::mem::take(&mut self.missed));
         let mut charges = sums.charges();
         for chunk in chunks(&charges) {
             // What is spent is leased no longer, so the two move together.
@@ -114,7 +122,9 @@ impl Pending {
             put_last_uses(connection, chunk).await?;
         }
         credits::mark_late(connection, &self.node, sums.hours_touched(), now).await?;
+        parts::add(connection, &[&sums, &missed], names_max).await?;
         self.merged_through = self.last_seq;
+        self.parts_through = self.last_seq;
         self.since = None;
         Ok(crossings)
     }

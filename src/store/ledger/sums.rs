@@ -1,10 +1,11 @@
-//! What calls moved, added up: by quota and period, and by hour, key and model.
+//! What calls moved, added up: by quota and period, by hour, key, model and provider, and by whom and what they were for.
 
 use super::calls::KIND_COLUMNS;
 use super::signed;
+use filters::attribution::Attribution;
 use filters::id::{KeyId, OrgId};
 use filters::ports::{Amendment, Intent, Share, Terminal};
-use filters::time::EpochMs;
+use filters::time::{EpochMs, date_of_day};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -49,10 +50,35 @@ pub(super) struct Use {
     pub(super) model: Arc<str>,
 }
 
+/// The same in an hour, at one provider.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct UseAt {
+    pub(super) using: Use,
+    pub(super) provider: Arc<str>,
+}
+
+/// What the calls of a use used, and when the last of them was admitted.
 #[derive(Clone, Copy, Debug)]
-struct Used {
-    figures: Figures,
+pub(super) struct Used {
+    pub(super) org: OrgId,
+    pub(super) figures: Figures,
     last: EpochMs,
+}
+
+/// What the client says of some calls, on the UTC day that begins then.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Named {
+    pub(super) org: OrgId,
+    pub(super) day: EpochMs,
+    pub(super) by: Naming,
+    pub(super) name: Arc<str>,
+}
+
+/// How a client tells its calls apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Naming {
+    User,
+    Tag,
 }
 
 /// What was charged to a quota in a period, and whose quota it is.
@@ -67,13 +93,15 @@ pub(super) struct Entry<'a> {
     pub(super) key: KeyId,
     pub(super) org: OrgId,
     pub(super) model: &'a Arc<str>,
+    pub(super) provider: &'a Arc<str>,
     pub(super) started: EpochMs,
     pub(super) figures: Figures,
     pub(super) shares: &'a [Share],
+    pub(super) attribution: Option<&'a Attribution>,
 }
 
 impl<'a> Entry<'a> {
-    pub(super) fn of(intent: &'a Intent, terminal: &Terminal) -> Self {
+    pub(super) fn of(intent: &'a Intent, terminal: &'a Terminal) -> Self {
         let usage = &terminal.usage;
         let mut figures = Figures::default();
         let before = [1, i64::from(terminal.estimated), signed(usage.input_total()), signed(usage.output_total())];
@@ -84,9 +112,11 @@ impl<'a> Entry<'a> {
             key: intent.key,
             org: intent.org,
             model: &intent.model,
+            provider: &terminal.provider,
             started: intent.started,
             figures,
             shares: &intent.shares,
+            attribution: intent.attribution.as_deref(),
         }
     }
 }
@@ -95,7 +125,8 @@ impl<'a> Entry<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     charged: HashMap<Share, Charged>,
-    used: HashMap<Use, Used>,
+    used: HashMap<UseAt, Used>,
+    named: HashMap<Named, Figures>,
     /// The hours in which usage came after its call's end.
     amended: BTreeSet<EpochMs>,
 }
@@ -105,10 +136,23 @@ impl Sums {
     pub(super) fn add(&mut self, call: &Entry<'_>) {
         self.charge(call.shares, call.org, call.figures.charge());
         let from = beginning(call.started, HOUR_MS);
-        let used = self.used.entry(Use { from, key: call.key, model: Arc::clone(call.model) });
-        let used = used.or_insert(Used { figures: Figures::default(), last: call.started });
+        let using = Use { from, key: call.key, model: Arc::clone(call.model) };
+        let used = self.used.entry(UseAt { using, provider: Arc::clone(call.provider) });
+        let used = used.or_insert(Used { org: call.org, figures: Figures::default(), last: call.started });
         used.figures.add(&call.figures);
         used.last = used.last.max(call.started);
+        if let Some(attribution) = call.attribution {
+            self.name(call, attribution);
+        }
+    }
+
+    fn name(&mut self, call: &Entry<'_>, attribution: &Attribution) {
+        let day = beginning(call.started, DAY_MS);
+        let users = attribution.user.iter().map(|user| (Naming::User, user));
+        for (by, name) in users.chain(attribution.tags.iter().map(|tag| (Naming::Tag, tag))) {
+            let named = Named { org: call.org, day, by, name: Arc::clone(name) };
+            self.named.entry(named).or_default().add(&call.figures);
+        }
     }
 
     /// Adds a charge to each of its shares.
@@ -127,12 +171,12 @@ impl Sums {
 
     /// The hours that something was added to.
     pub(super) fn hours_touched(&self) -> impl Iterator<Item = EpochMs> {
-        self.used.keys().map(|using| using.from).chain(self.amended.iter().copied())
+        self.used.keys().map(|at| at.using.from).chain(self.amended.iter().copied())
     }
 
     /// How many sums there are.
     pub(super) fn len(&self) -> usize {
-        self.charged.len() + self.used.len()
+        self.charged.len() + self.used.len() + self.named.len()
     }
 
     /// Charges by quota and period, in their order.
@@ -144,35 +188,58 @@ impl Sums {
 
     /// Usage by hour, in order.
     pub(super) fn hours(&self) -> Vec<(Use, Figures)> {
-        let mut hours: Vec<_> = self.used.iter().map(|(using, used)| (using.clone(), used.figures)).collect();
-        hours.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        hours
+        summed(self.used.iter().map(|(at, used)| (at.using.clone(), used.figures)))
     }
 
     /// Usage by day, in order.
     pub(super) fn days(&self) -> Vec<(Use, Figures)> {
-        let day_of =
-            |(using, used): (&Use, &Used)| (Use { from: beginning(using.from, DAY_MS), ..using.clone() }, used.figures);
-        let mut days: Vec<_> = self.used.iter().map(day_of).collect();
-        days.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        days.dedup_by(|later, earlier| {
-            let is_same = later.0 == earlier.0;
-            if is_same {
-                earlier.1.add(&later.1);
-            }
-            is_same
-        });
-        days
+        let day_of = |using: &Use| Use { from: beginning(using.from, DAY_MS), ..using.clone() };
+        summed(self.used.iter().map(|(at, used)| (day_of(&at.using), used.figures)))
+    }
+
+    /// Usage by hour, key, model and provider.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (&UseAt, &Used)> {
+        self.used.iter()
+    }
+
+    /// Usage by what clients say of it.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&Named, &Figures)> {
+        self.named.iter()
     }
 
     /// When the latest call of each key was admitted, in the order of the keys.
     pub(super) fn last_uses(&self) -> Vec<(KeyId, EpochMs)> {
-        let mut last: Vec<_> = self.used.iter().map(|(using, used)| (using.key, used.last)).collect();
+        let mut last: Vec<_> = self.used.iter().map(|(at, used)| (at.using.key, used.last)).collect();
         // Of each key the latest comes first, and the first stays.
         last.sort_unstable_by_key(|(key, at)| (*key, std::cmp::Reverse(*at)));
         last.dedup_by_key(|(key, _)| *key);
         last
     }
+}
+
+/// Adds up what belongs to the same, and puts it in order.
+pub(super) fn summed<T: Ord>(figures: impl Iterator<Item = (T, Figures)>) -> Vec<(T, Figures)> {
+    let mut sums: Vec<_> = figures.collect();
+    sums.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    sums.dedup_by(|later, earlier| {
+        let is_same = later.0 == earlier.0;
+        if is_same {
+            earlier.1.add(&later.1);
+        }
+        is_same
+    });
+    sums
+}
+
+/// The beginning of the month of a moment.
+pub(in crate::store) fn month_of(moment: EpochMs) -> EpochMs {
+    let (_, _, day_of_month) = date_of_day(moment.day());
+    EpochMs((moment.day() - day_of_month + 1) * DAY_MS)
+}
+
+/// The beginning of a moment's day.
+pub(in crate::store) fn day_of(moment: EpochMs) -> EpochMs {
+    beginning(moment, DAY_MS)
 }
 
 /// The beginning of the hour or day of a moment.

@@ -125,7 +125,7 @@ async fn prices_are_kept_once_by_content() {
     assert_eq!(read.id(), price().id());
 }
 
-const WAITING: LedgerSettings = LedgerSettings { merge_ms: u64::MAX, pending_sums_max: usize::MAX };
+const WAITING: LedgerSettings = LedgerSettings { merge_ms: u64::MAX, pending_sums_max: usize::MAX, names_max: 800 };
 
 /// Books of four hundred keys, whose sums wait unless they are asked for.
 async fn crowded(settings: LedgerSettings) -> (Books, Vec<KeyId>) {
