@@ -8,9 +8,11 @@
 //! - one file a noun: `operators.rs`, `sessions.rs`, `users.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `trail.rs`,
 //!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs` …
 //!   `keys.rs`, `credits.rs`, `statements.rs`, `retention.rs` …
+//!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs`, `calls.rs`, `usage.rs` …
 
 pub mod access;
 pub mod caller;
+pub mod calls;
 pub mod credits;
 pub mod deliveries;
 mod document;
@@ -30,6 +32,7 @@ pub mod sessions;
 pub mod statements;
 mod table;
 pub mod trail;
+pub mod usage;
 pub mod users;
 pub mod webhooks;
 

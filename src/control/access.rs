@@ -244,6 +244,8 @@ pub const TABLE: &[Row] = &[
     (Method::POST, "/api/keys/{key}/disable", Access::Org(Permission::KeysWrite)),
     (Method::POST, "/api/keys/{key}/enable", Access::Org(Permission::KeysWrite)),
     (Method::POST, "/api/keys/{key}/archive", Access::Org(Permission::KeysWrite)),
+    (Method::GET, "/api/keys/{key}/calls", Access::Org(Permission::CallsRead)),
+    (Method::GET, "/api/usage", Access::Org(Permission::UsageRead)),
 ];
 
 /// What a route asks; none: it has no row, and is refused.

@@ -158,6 +158,16 @@ pub fn moment(param: &str, text: &str) -> Result<EpochMs, Refusal> {
         .ok_or_else(|| Refusal::validation(param, "This is not a moment such as 2030-12-31T18:00:00Z."))
 }
 
+/// A point in time: an RFC 3339 moment, or a date, which is its first moment in UTC.
+pub fn moment_or_date(param: &str, text: &str) -> Result<EpochMs, Refusal> {
+    let of_date = |date: jiff::civil::Date| date.to_zoned(jiff::tz::TimeZone::UTC).map(|moment| moment.timestamp());
+    let read = text.parse::<jiff::Timestamp>().or_else(|_| text.parse().and_then(of_date));
+    let read = read.ok().filter(|_| text.len() <= MOMENT_BYTES_MAX).map(|moment| EpochMs(moment.as_millisecond()));
+    read.ok_or_else(|| {
+        Refusal::validation(param, "Send a moment such as 2026-01-15T18:00:00Z, or a date such as 2026-01-15.")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +184,20 @@ mod tests {
         for (text, status) in [("{", 400), ("", 400), ("{\"name\": 1}", 422), ("{\"name\": \"a\", \"b\": 1}", 422)] {
             let refused = read_json::<Sample>(text.as_bytes()).expect_err("refused");
             assert_eq!(refused.status(), status, "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_points_in_time_and_dates() {
+        for (text, at) in [
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-01T01:00:00Z", Some(3_600_000)),
+            ("1970-01-01T01:00:00+01:00", Some(0)),
+            ("tomorrow", None),
+            ("", None),
+            ("1970-13-01", None),
+        ] {
+            assert_eq!(moment_or_date("from", text).ok(), at.map(EpochMs), "{text}");
         }
     }
 

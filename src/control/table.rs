@@ -2,6 +2,8 @@
 
 use super::{Control, caller, document};
 use super::{credits, keys, retention, statements};
+use super::{calls, usage};
+use super::{credits, retention, statements};
 use super::{deliveries, events, webhooks};
 use super::{invitations, members, operators, orgs, projects, sessions, trail, users};
 use crate::error::{Refusal, RefusalCode};
@@ -62,6 +64,8 @@ fn routes() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(keys::disable))
         .routes(routes!(keys::enable))
         .routes(routes!(keys::archive))
+        .routes(routes!(calls::list))
+        .routes(routes!(usage::read))
 }
 
 /// The router over them all.

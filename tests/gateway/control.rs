@@ -1,6 +1,7 @@
 //! The control plane: who may do what with organisations, people, keys, money and credentials.
 
 mod access;
+mod calls;
 mod credits;
 mod injections;
 mod invitations;
@@ -10,5 +11,6 @@ mod orgs;
 mod projects;
 mod sessions;
 mod trail;
+mod usage;
 mod users;
 mod webhooks;
