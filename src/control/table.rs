@@ -1,9 +1,8 @@
 //! The one table with every URL of the control plane.
 
 use super::{Control, caller, document};
-use super::{credits, keys, retention, statements};
 use super::{calls, usage};
-use super::{credits, retention, statements};
+use super::{credits, keys, retention, statements};
 use super::{deliveries, events, webhooks};
 use super::{invitations, members, operators, orgs, projects, sessions, trail, users};
 use crate::error::{Refusal, RefusalCode};
