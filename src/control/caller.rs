@@ -8,7 +8,7 @@ use crate::store::keys::KeyRecord;
 use crate::store::operators;
 use crate::store::sessions::{SESSION_PREFIX, SessionRecord};
 use crate::store::trail::{Actor, ActorKind, By};
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
@@ -130,6 +130,18 @@ impl Caller {
         }
     }
 
+    /// The same caller, if the organisation that the path names lets it in: before the body is looked at, so that nobody learns from
+    /// what is wrong with it. Outer none: the path names no organisation; inner none: it names none that there can be.
+    fn at(self, org: Option<Option<OrgId>>) -> Result<Self, Refusal> {
+        match (self.access, org) {
+            (Access::Org(_), Some(Some(org))) => self.in_org(org).map(|_| self),
+            (Access::Org(_), Some(None)) => Err(Refusal::not_found("organisation")),
+            (Access::Open | Access::Anyone | Access::SignedIn | Access::Operator, _) | (Access::Org(_), None) => {
+                Ok(self)
+            }
+        }
+    }
+
     /// The caller in the organisation that owns an object of the given kind.
     pub fn with_object(&self, org: OrgId, what: &str) -> Result<Permitted, Refusal> {
         if self.membership(org).is_none() {
@@ -208,7 +220,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// Finds out who calls, and refuses whom the route is not for. A route without a row is for nobody.
 pub(super) async fn authorise(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match caller(&control, &parts).await {
+    let org = RawPathParams::from_request_parts(&mut parts, &()).await.ok().and_then(|named| {
+        let named = named.iter().find(|(name, _)| *name == "org")?;
+        Some(named.1.parse::<OrgId>().ok())
+    });
+    match caller(&control, &parts).await.and_then(|caller| caller.at(org)) {
         Ok(caller) => {
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await

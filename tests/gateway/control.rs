@@ -6,6 +6,7 @@ mod credits;
 mod injections;
 mod invitations;
 mod keys;
+mod matrix;
 mod members;
 mod orgs;
 mod projects;
