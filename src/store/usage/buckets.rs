@@ -1,11 +1,16 @@
 //! Usage in buckets of time, in all or told apart by one thing. Only sums are read, and of those no more than [`ROWS_READ_MAX`], however
-//! long the time and however many the calls.
+//! long the time and however many the calls. `pieces.rs`: the buckets, and the sums that a time is made of.
 
-use super::super::ledger::{Figures, PartKind, Unit, day_of, figure_columns, hour_of, month_of, read_figures};
+mod pieces;
+
+pub use pieces::Granularity;
+
+use super::super::ledger::{Figures, PartKind, Unit, figure_columns, read_figures};
 use crate::store::engine::On;
 use crate::store::{Engine, Rows, Store, StoreError, Transaction};
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::time::EpochMs;
+use pieces::{Piece, cut};
 use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeMap;
 
@@ -15,19 +20,6 @@ pub const ROWS_READ_MAX: usize = 10_000;
 const LOOKS_MAX: i64 = 50_000;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-
-/// How long a bucket is, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Granularity {
-    /// An hour.
-    Hour,
-    /// A day.
-    Day,
-    /// A week from Monday on.
-    Week,
-    /// A month.
-    Month,
-}
 
 /// Whose usage, within an organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,80 +109,6 @@ pub enum Answer {
     },
     /// More than [`ROWS_READ_MAX`] rows: longer buckets, or less of something, may do.
     TooMany,
-}
-
-impl Granularity {
-    /// The beginning of a moment's bucket.
-    #[must_use]
-    pub fn beginning(self, moment: EpochMs) -> EpochMs {
-        match self {
-            Self::Hour => hour_of(moment),
-            Self::Day => day_of(moment),
-            // 1970 began with a Thursday.
-            Self::Week => EpochMs((moment.day() - (moment.day() + 3).rem_euclid(7)) * DAY_MS),
-            Self::Month => month_of(moment),
-        }
-    }
-
-    /// The end of a moment's bucket.
-    #[must_use]
-    pub fn end(self, moment: EpochMs) -> EpochMs {
-        let beginning = self.beginning(moment);
-        match self {
-            Self::Hour => beginning.plus(HOUR_MS),
-            Self::Day => beginning.plus(DAY_MS),
-            Self::Week => beginning.plus(7 * DAY_MS),
-            Self::Month => month_of(beginning.plus(31 * DAY_MS)),
-        }
-    }
-
-    /// The next longer one.
-    #[must_use]
-    pub fn longer(self) -> Option<Self> {
-        match self {
-            Self::Hour => Some(Self::Day),
-            Self::Day => Some(Self::Week),
-            Self::Week => Some(Self::Month),
-            Self::Month => None,
-        }
-    }
-
-    fn unit(self) -> Unit {
-        match self {
-            Self::Hour => Unit::Hour,
-            Self::Day | Self::Week => Unit::Day,
-            Self::Month => Unit::Month,
-        }
-    }
-}
-
-/// Sums of one unit that begin within a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Piece {
-    unit: Unit,
-    from: EpochMs,
-    to: EpochMs,
-}
-
-/// Cuts a time into the longest units that it has whole, with shorter ones at its ends.
-fn cut(longest: Unit, shortest: Unit, from: EpochMs, to: EpochMs, pieces: &mut Vec<Piece>) {
-    if from >= to {
-        return;
-    }
-    let (shorter, beginning) = match longest {
-        _ if longest == shortest => return pieces.push(Piece { unit: longest, from, to }),
-        Unit::Hour => return pieces.push(Piece { unit: Unit::Hour, from, to }),
-        Unit::Day => (Unit::Hour, Granularity::Day),
-        Unit::Month => (Unit::Day, Granularity::Month),
-    };
-    let first = if beginning.beginning(from) == from { from } else { beginning.end(from) };
-    let last = beginning.beginning(to);
-    if first >= last {
-        return cut(shorter, shortest, from, to, pieces);
-    }
-    cut(shorter, shortest, from, first, pieces);
-    pieces.push(Piece { unit: longest, from: first, to: last });
-    cut(shorter, shortest, last, to, pieces);
 }
 
 /// Where sums of a question are.
@@ -424,51 +342,5 @@ pub(super) mod tests_of_plans {
         let pieces = question.pieces(source);
         let longest = pieces.into_iter().max_by_key(|piece| piece.unit).expect("a piece");
         of_parts(question, kind, longest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 2026-03-01, a Sunday.
-    const MARCH: EpochMs = EpochMs(20_513 * DAY_MS);
-
-    #[test]
-    fn buckets_begin_with_their_units() {
-        let noon = MARCH.plus(12 * HOUR_MS + 5);
-        for (granularity, from, to) in [
-            (Granularity::Hour, MARCH.plus(12 * HOUR_MS), MARCH.plus(13 * HOUR_MS)),
-            (Granularity::Day, MARCH, MARCH.plus(DAY_MS)),
-            (Granularity::Week, MARCH.plus(-6 * DAY_MS), MARCH.plus(DAY_MS)),
-            (Granularity::Month, MARCH, MARCH.plus(31 * DAY_MS)),
-        ] {
-            assert_eq!((granularity.beginning(noon), granularity.end(noon)), (from, to), "{granularity:?}");
-        }
-        assert_eq!(Granularity::Month.end(MARCH.plus(-1)), MARCH);
-    }
-
-    #[test]
-    fn a_time_is_cut_into_as_few_sums_as_it_has() {
-        let cut = |longest, from, to| {
-            let mut pieces = Vec::new();
-            cut(longest, Unit::Hour, from, to, &mut pieces);
-            pieces
-        };
-        let at = |days: i64, hours: i64| MARCH.plus(days * DAY_MS + hours * HOUR_MS);
-        let piece = |unit, from, to| Piece { unit, from, to };
-        assert_eq!(cut(Unit::Hour, at(0, 3), at(40, 0)), [piece(Unit::Hour, at(0, 3), at(40, 0))]);
-        assert_eq!(cut(Unit::Month, at(0, 3), at(0, 4)), [piece(Unit::Hour, at(0, 3), at(0, 4))]);
-        assert_eq!(cut(Unit::Month, at(0, 0), at(31, 0)), [piece(Unit::Month, at(0, 0), at(31, 0))]);
-        assert_eq!(cut(Unit::Month, at(5, 0), at(5, 0)), []);
-        assert_eq!(
-            cut(Unit::Month, at(-1, 23), at(62, 1)),
-            [
-                piece(Unit::Hour, at(-1, 23), at(0, 0)),
-                piece(Unit::Month, at(0, 0), at(61, 0)),
-                piece(Unit::Day, at(61, 0), at(62, 0)),
-                piece(Unit::Hour, at(62, 0), at(62, 1)),
-            ]
-        );
     }
 }
