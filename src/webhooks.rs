@@ -148,12 +148,10 @@ impl Sender {
 
     /// How many more messages may be sent to a webhook now.
     fn room_of(&self, webhook: WebhookId, owner: Option<OrgId>) -> usize {
-        let count = |is_counted: &dyn Fn(&(WebhookId, Option<OrgId>)) -> bool| {
-            self.owners.values().filter(|taken| is_counted(taken)).count()
-        };
-        let of_webhook = self.settings.per_webhook_max.saturating_sub(count(&|(other, _)| *other == webhook));
-        let per_owner_max = self.settings.in_flight_max.div_ceil(OWNERS_AT_LEAST);
-        let of_owner = per_owner_max.saturating_sub(count(&|(_, other)| *other == owner));
+        let of_this = self.owners.values().filter(|(other, _)| *other == webhook).count();
+        let of_its_owner = self.owners.values().filter(|(_, other)| *other == owner).count();
+        let of_webhook = self.settings.per_webhook_max.saturating_sub(of_this);
+        let of_owner = self.settings.in_flight_max.div_ceil(OWNERS_AT_LEAST).saturating_sub(of_its_owner);
         self.room().min(of_webhook).min(of_owner)
     }
 

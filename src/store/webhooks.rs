@@ -1,5 +1,6 @@
 //! Webhooks: where organisations, and the operator, want to be told of events, and the secrets that the messages are signed
-//! with. A secret is not stored: it is computed from the store's pepper and a number that stands in the webhook's row.
+//! with. A secret is not stored: it is computed from the store's first pepper, which stays when newer ones are added, and a number that
+//! stands in the webhook's row.
 
 use super::outbox::{self, EventKind, KindFilter, new_bits};
 use super::trail::{self, By, Entry};
@@ -282,7 +283,7 @@ impl Store {
     fn signing_secret(&self, id: WebhookId, salt: &str) -> SigningSecret {
         let mut place = [0; 32];
         place[..16].copy_from_slice(&id.0.to_be_bytes());
-        SigningSecret(self.pepper.seal(PURPOSE).mark(&place, salt.as_bytes()))
+        SigningSecret(self.first_pepper().seal(PURPOSE).mark(&place, salt.as_bytes()))
     }
 }
 
