@@ -1,6 +1,7 @@
 //! The nodes: who may ask for credit, and when each was last heard of; and what becomes of what a node held that is gone for
 //! good.
 
+use super::engine::is_worth_another_try;
 use super::journal::Checkpoint;
 use super::{Connection, Store, StoreError, engine, ledger};
 use filters::id::QuotaId;
@@ -86,6 +87,19 @@ impl Store {
     /// Fences a node for good: it gets no credit any more, and what it held is booked as spent, or released. What its journal
     /// brings later is charged against what was booked. Its calls at once are over.
     pub async fn forget_node(&self, node: &str, how: Forgetting) -> Result<NodeRecord, StoreError> {
+        let mut tries = 1;
+        loop {
+            let forgotten = self.forget_once(node, how).await;
+            if !is_worth_another_try(&forgotten, &mut tries).await {
+                forgotten?;
+                break;
+            }
+        }
+        let record = self.nodes().await?.into_iter().find(|record| record.id == node);
+        record.ok_or_else(|| StoreError::NotFound(format!("node {node}")))
+    }
+
+    async fn forget_once(&self, node: &str, how: Forgetting) -> Result<(), StoreError> {
         let mut transaction = self.database.write().await?;
         let now = engine::now(&mut transaction).await?;
         // The shipper's row, then that of lease transactions: what is read from here on nobody else changes.
@@ -119,9 +133,7 @@ impl Store {
             }
         }
         close_leases(&mut transaction, node).await?;
-        transaction.commit().await?;
-        let record = self.nodes().await?.into_iter().find(|record| record.id == node);
-        record.ok_or_else(|| StoreError::NotFound(format!("node {node}")))
+        Ok(transaction.commit().await?)
     }
 
     /// Whether an operator has forgotten a node.
