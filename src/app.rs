@@ -1,6 +1,7 @@
 //! The composition root: the only file that sees every part, and how the process starts and stops.
 
 mod books;
+mod own;
 mod public_control;
 mod reload;
 mod scrape;
@@ -12,8 +13,9 @@ use crate::config::Config;
 use crate::control::{self, Control, Vitals};
 use crate::log::Log;
 use crate::metrics::Metrics;
-use crate::proxy::{Activity, Dialer, Door, Gateway, REQUESTS_PER_CONNECTION, Runtime};
+use crate::proxy::{Activity, Dialer, Door, Gateway, OwnAccounts, REQUESTS_PER_CONNECTION, Runtime};
 use crate::store::Store;
+use crate::store::credentials::{CredentialNotes, credential_notes};
 use crate::store::journal::Shipper;
 use crate::store::key_cache::KeyCache;
 use crate::store::objects::ObjectBook;
@@ -165,7 +167,7 @@ struct Parts {
     log: Log,
     certificates: Option<Arc<Certificates>>,
     /// Those who write into the books, until they are started.
-    writers: Mutex<Option<(Shipper, NoteWriter, webhooks::Sender)>>,
+    writers: Mutex<Option<(Shipper, NoteWriter, CredentialNotes, webhooks::Sender)>>,
     writing: Mutex<Vec<JoinHandle<bool>>>,
     stopping: watch::Sender<bool>,
 }
@@ -182,7 +184,8 @@ impl Parts {
         let (notes, note_writer) = requests::notes(store.clone(), config.ledger.requests_keep_days);
         let guard = AddressGuard::new(&config.outgoing)?;
         let control = books::open_control(&store, config, guard.clone()).await?;
-        let sender = webhooks::Sender::new(store.clone(), guard, &config.outgoing, &config.webhooks);
+        let (own_notes, own_note_writer) = credential_notes(store.clone());
+        let sender = webhooks::Sender::new(store.clone(), guard.clone(), &config.outgoing, &config.webhooks);
         let gateway = Arc::new(Gateway {
             runtime: ArcSwap::from_pointee(Runtime::new(config, &metrics)?),
             keys: Arc::new(keys.clone()),
@@ -194,11 +197,14 @@ impl Parts {
             rates: rates.clone().map(|rates| Arc::new(rates) as _),
             metrics,
             control: Arc::new(PublicControl(control::service(Arc::clone(&control)))),
+            own: OwnAccounts::new(guard, own_notes),
             dialer: Dialer::new(None)?,
             activity: Arc::new(Activity::default()),
             options: server_options(config),
             call_salt: call_salt()?,
         });
+        let providers = Arc::downgrade(&gateway);
+        control.attach(providers);
         let certificates = config.gateway.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new);
         let scrape = Scrape {
             gateway: Arc::clone(&gateway),
@@ -222,7 +228,7 @@ impl Parts {
             control,
             log: log.clone(),
             certificates,
-            writers: Mutex::new(Some((shipper, note_writer, sender))),
+            writers: Mutex::new(Some((shipper, note_writer, own_note_writer, sender))),
             writing: Mutex::default(),
             stopping,
         })
@@ -233,7 +239,7 @@ impl Parts {
         let listeners = control::Listeners { control: config.control.listen, metrics: config.metrics.listen };
         BACKGROUND.block_on(control::serve(listeners, Arc::clone(&self.vitals), Arc::clone(&self.control)))?;
         let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((mut shipper, note_writer, sender)) = writers {
+        if let Some((mut shipper, note_writer, own_note_writer, sender)) = writers {
             let stopping = self.stopping.subscribe();
             let shipping = BACKGROUND.spawn(async move {
                 shipper.run(stopping).await;
@@ -253,6 +259,7 @@ impl Parts {
                 sender.run(stopping).await;
                 true
             });
+            BACKGROUND.spawn(own_note_writer.run(self.stopping.subscribe()));
             *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = vec![shipping, noting, telling];
         }
         let (keys, stopping) = (self.keys.clone(), self.stopping.subscribe());
@@ -262,6 +269,7 @@ impl Parts {
             let stopping = self.stopping.subscribe();
             BACKGROUND.spawn(async move { rates.run(stopping).await });
         }
+        BACKGROUND.spawn(own::rewrap(self.store.clone()));
         BACKGROUND.spawn(refresh_addresses(Arc::clone(&self.gateway)));
         BACKGROUND.spawn(Arc::clone(&self.gateway).take_up_responses());
         if let Some(file) = file {
@@ -342,6 +350,7 @@ const ADDRESS_REFRESH: Duration = Duration::from_secs(30);
 async fn refresh_addresses(gateway: Arc<Gateway>) {
     loop {
         tokio::time::sleep(ADDRESS_REFRESH).await;
+        gateway.own.close_old();
         for provider in gateway.runtime.load_full().providers() {
             // A resolver that hangs must not keep the others from being asked.
             let refreshed = tokio::task::spawn_blocking(move || {

@@ -7,6 +7,7 @@
 mod audit;
 mod backup;
 mod calls;
+mod credential;
 mod credits;
 mod key;
 mod limit;
@@ -49,6 +50,9 @@ pub enum Command {
     /// Members: who is in an organisation, and as what.
     #[command(subcommand)]
     Member(member::MemberCommand),
+    /// Credentials: what organisations have at providers themselves.
+    #[command(subcommand)]
+    Credential(credential::CredentialCommand),
     /// Nodes: the gateways that share the books.
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -136,6 +140,7 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
         Command::User(command) => user::run(command, surroundings).await,
         Command::Member(command) => member::run(command, surroundings).await,
         Command::Trail(command) => trail::run(command, surroundings).await,
+        Command::Credential(command) => credential::run(command, surroundings).await,
         Command::Node(command) => node::run(command, surroundings).await,
         Command::Webhook(command) => webhook::run(command, surroundings).await,
         Command::Usage(command) => usage::run(command, surroundings).await,

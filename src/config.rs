@@ -2,7 +2,7 @@
 //! The only reader of the environment and of configuration files.
 //!
 //! `reading` goes through the files, `place` knows where in a text a value stands, `gateway`, `cluster`, `outgoing`,
-//! `providers`, `models` and `prices` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
+//! `providers`, `models`, `prices` and `own` read the sections, `reload` watches the files. `conf/tollgate.toml` documents every setting.
 
 mod address;
 mod cluster;
@@ -11,6 +11,7 @@ mod gateway;
 mod listener;
 mod models;
 mod outgoing;
+mod own;
 mod place;
 mod prices;
 mod providers;
@@ -26,6 +27,7 @@ pub use cluster::{Cluster, RedisAddress, RedisServers};
 pub use control::{Accounts, Control};
 pub use listener::{ErrorShape, Gateway, Limits, Tls};
 pub use outgoing::{Outgoing, Webhooks};
+pub use own::{MASTER_KEY_BYTES, MasterKey, MasterKeys};
 pub use place::ConfigError;
 pub use reading::undocumented_keys;
 pub use sources::{Secret, WatchedFile};

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod caller;
 pub mod calls;
+pub mod credentials;
 pub mod credits;
 pub mod deliveries;
 mod document;
@@ -53,10 +54,11 @@ pub use caller::Origin;
 use filters::denied::Denied;
 use filters::id::{CallId, bits};
 use filters::money::CreditUnit;
+use filters::own::Providers;
 use filters::time::EpochMs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -72,6 +74,21 @@ pub struct Control {
     pub room: Semaphore,
     /// What hashes passwords.
     pub passwords: Passwords,
+    /// Who takes credentials; set before anybody is let in.
+    pub providers: OnceLock<Weak<dyn Providers>>,
+}
+
+impl Control {
+    /// Says who takes credentials: the gateway, which has this control plane itself.
+    pub fn attach(&self, providers: Weak<dyn Providers>) {
+        // Once is enough.
+        let _ = self.providers.set(providers);
+    }
+
+    /// Who takes credentials.
+    fn providers(&self) -> Result<Arc<dyn Providers>, Refusal> {
+        self.providers.get().and_then(Weak::upgrade).ok_or_else(Refusal::store_unavailable)
+    }
 }
 
 /// How the control plane is configured.
@@ -206,6 +223,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Corrupt { .. }
             | StoreError::Forgotten(_)
             | StoreError::Moved
+            | StoreError::Sealing(_)
             | StoreError::Random(_) => {
                 tracing::error!(%error, "the control plane can't reach the books");
                 Self::store_unavailable()

@@ -18,6 +18,8 @@ mod inspect;
 mod key_view;
 mod models;
 mod objects;
+mod own;
+mod passthrough;
 mod preflight;
 mod providers;
 mod realtime;
@@ -27,12 +29,14 @@ mod report;
 mod sigv4;
 #[cfg(test)]
 mod tests;
+mod try_out;
 mod unread;
 mod way;
 
 pub use control::{ControlAnswer, ControlBody, ControlPlane};
 pub use dial::Dialer;
 pub use door::Door;
+pub use own::OwnAccounts;
 pub use providers::Runtime;
 pub use receive::REQUESTS_PER_CONNECTION;
 
@@ -86,6 +90,8 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Answers what is about organisations, keys and money.
     pub control: Arc<dyn ControlPlane>,
+    /// Credentials that organisations have at providers themselves.
+    pub own: OwnAccounts,
     /// Makes connections to providers.
     pub dialer: Dialer,
     /// What is going on right now.
@@ -215,6 +221,12 @@ impl Gateway {
                 return Box::pin(inspect::answer(self, runtime, session, &authenticated, report)).await;
             }
             Handling::Object => {
+                return Box::pin(objects::answer(self, runtime, session, &authenticated, report)).await;
+            }
+            Handling::Passthrough => {
+                return Box::pin(objects::answer(self, runtime, session, &authenticated, report)).await;
+            }
+            Handling::Unmetered if authenticated.target().name.is_some() => {
                 return Box::pin(objects::answer(self, runtime, session, &authenticated, report)).await;
             }
             Handling::Unmetered => return Err(Denied::RouteUnmetered),

@@ -25,6 +25,7 @@
 //! - `audit.rs`: recomputes the books; `backup.rs` copies them and puts them back, `reprice.rs` computes them at
 //!   other prices
 //! - `pepper.rs`: the secrets without which the stored lookup ids are of no use
+//! - `vault.rs`: secrets that must be had back, sealed under master keys; `credentials.rs`: those that organisations have at providers
 //! - `migrations/`: the tables
 
 pub mod audit;
@@ -32,6 +33,7 @@ pub mod backup;
 mod batches;
 pub mod bookkeeper;
 mod changes;
+pub mod credentials;
 pub mod credits;
 pub mod deliveries;
 mod engine;
@@ -71,6 +73,7 @@ pub mod statements;
 pub mod trail;
 pub mod usage;
 pub mod users;
+pub mod vault;
 pub mod webhooks;
 
 use crate::config::StorePlace;
@@ -83,6 +86,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use vault::Vault;
 
 /// Either engine. Statements are written for both: `$n`, `BIGINT` and `TEXT`, `ON CONFLICT`, sums cast to `BIGINT`.
 type Engine = sqlx::Any;
@@ -167,6 +171,9 @@ pub enum StoreError {
     /// What was read has changed before it was decided upon.
     #[error("another transaction changed the same rows")]
     Moved,
+    /// A secret can't be sealed or opened, or the master keys for it are not there.
+    #[error("{0}")]
+    Sealing(String),
     /// The system has no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -180,6 +187,7 @@ pub struct Store {
     peppers: Peppers,
     ledger: Arc<LedgerState>,
     objects: Arc<objects::Known>,
+    vault: Arc<Vault>,
 }
 
 impl Store {
@@ -195,7 +203,9 @@ impl Store {
             None => (Database::open(&books.data_dir).await?, IfNone::Make),
         };
         let peppers = pepper::open(&books.pepper, if_none, &database.writer).await?;
-        Ok(Self { database, pepper: peppers.list.clone(), peppers, ledger: Arc::default(), objects: Arc::default() })
+        let vault = Arc::new(vault::open(&books.master_keys, if_none, &database.writer).await?);
+        let (ledger, objects) = (Arc::default(), Arc::default());
+        Ok(Self { database, pepper: peppers.list.clone(), peppers, ledger, objects, vault })
     }
 
     /// The same store, whose sums come on the books as these settings say.

@@ -2,7 +2,7 @@
 
 use crate::dialect::{Dialect, Protocol};
 use crate::id::PriceId;
-use crate::price::{Picture, Price, Tier};
+use crate::price::{FeePpm, Picture, Price, Tier};
 use crate::request_head::RequestHead;
 use crate::time::EpochMs;
 use std::collections::HashMap;
@@ -126,13 +126,15 @@ pub struct PriceVersion {
     pub price: Price,
     /// The same for each picture that is listed by size and quality.
     pub pictures: Vec<Arc<PriceVersion>>,
+    /// The same where the call is made with the organisation's own credential; none: nobody may.
+    own: Option<Arc<PriceVersion>>,
 }
 
 impl PriceVersion {
     /// Names a price.
     #[must_use]
     pub fn new(price: Price) -> Self {
-        Self { id: price.id(), price, pictures: Vec::new() }
+        Self { id: price.id(), price, pictures: Vec::new(), own: None }
     }
 
     /// Names a price that pictures have by size and quality: names as [`Price::picture`] has them, and rates.
@@ -141,6 +143,26 @@ impl PriceVersion {
         let dearest = rates.iter().map(|(_, rate)| *rate).max().unwrap_or(0);
         let pictures = rates.iter().map(|(name, rate)| Arc::new(Self::new(price.with_picture(Some(name), *rate))));
         Self { pictures: pictures.collect(), ..Self::new(price.with_picture(None, dearest)) }
+    }
+
+    /// The same, of which calls with organisations' own credentials are charged a part.
+    #[must_use]
+    pub fn with_own(self, fee: FeePpm) -> Self {
+        let at_fee = |version: &Self| Self::new(Price { fee: Some(fee), ..version.price.clone() });
+        let pictures = self.pictures.iter().map(|version| Arc::new(at_fee(version))).collect();
+        Self { own: Some(Arc::new(Self { pictures, ..at_fee(&self) })), ..self }
+    }
+
+    /// The version for calls with organisations' own credentials.
+    #[must_use]
+    pub fn own(&self) -> Option<&Arc<Self>> {
+        self.own.as_ref()
+    }
+
+    /// It and all that belong to it: of pictures, and of own credentials.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        let versions = std::iter::once(self).chain(self.own.as_deref());
+        versions.flat_map(|version| std::iter::once(version).chain(version.pictures.iter().map(|one| &**one)))
     }
 
     /// The version for what is asked of a picture: that of its size and quality, or of its size, or the dearest.
@@ -247,12 +269,9 @@ impl Candidate {
         self.protocol == dialect.protocol() && (self.apis.is_empty() || self.apis.contains(&dialect))
     }
 
-    /// All versions of its price, those of pictures among them.
+    /// All versions of its price, those of pictures and of own credentials among them.
     pub fn price_versions(&self) -> impl Iterator<Item = &PriceVersion> {
-        self.prices
-            .iter()
-            .flat_map(|version| std::iter::once(version).chain(&version.pictures))
-            .map(|version| &**version)
+        self.prices.iter().flat_map(|version| PriceVersion::all(version))
     }
 
     /// The price in force, if there is one yet.

@@ -208,6 +208,10 @@ pub enum Denied {
     ConcurrencyExceeded { quota: LimitSource, limit: i64 },
     #[error("No provider of the model could answer. Try again.")]
     UpstreamFailed,
+    #[error(
+        "The organisation's own credential at the provider can't be used, and no other may be. Test it, replace its secret, or let calls fall back on the gateway's."
+    )]
+    OwnCredentialUnusable,
     #[error("The provider did not answer in time. Try again.")]
     UpstreamTimeout,
     #[error("The key or what it may spend can't be looked up now. Try again shortly.")]
@@ -277,7 +281,7 @@ impl Denied {
             Self::ModelUnpriced(_) => Code::ModelUnpriced,
             Self::RateLimitExceeded { .. } | Self::ProviderRateLimited { .. } => Code::RateLimitExceeded,
             Self::ConcurrencyExceeded { .. } => Code::ConcurrencyExceeded,
-            Self::UpstreamFailed => Code::UpstreamFailed,
+            Self::OwnCredentialUnusable | Self::UpstreamFailed => Code::UpstreamFailed,
             Self::UpstreamTimeout => Code::UpstreamTimeout,
             Self::LimitsUnavailable => Code::LimitsUnavailable,
             Self::OwnersUnavailable | Self::StoreUnavailable => Code::StoreUnavailable,
@@ -325,6 +329,7 @@ impl Denied {
             | Self::CostUnbounded
             | Self::RouteUnmetered
             | Self::IpNotAllowed
+            | Self::OwnCredentialUnusable
             | Self::UpstreamFailed
             | Self::UpstreamTimeout
             | Self::LimitsUnavailable

@@ -143,7 +143,7 @@ mod tests {
             hidden_output: false,
             candidates: vec![candidate],
         };
-        (Choice { index: 0, price }, model)
+        (Choice { index: 0, price, own: None }, model)
     }
 
     /// A chain with room for a call and `credit` more, and what the call takes from it.

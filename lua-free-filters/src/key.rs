@@ -2,6 +2,7 @@
 
 use crate::id::{KeyId, OrgId, ProjectId};
 use crate::network::Network;
+use crate::own::OwnCredentials;
 use crate::quota::Chain;
 use crate::scope::Scopes;
 use crate::time::EpochMs;
@@ -344,6 +345,8 @@ pub struct Key {
     pub secret_ends: Option<EpochMs>,
     /// Everything that can refuse it for quantity.
     pub chain: Arc<Chain>,
+    /// The credentials that its organisation has at providers itself, if it has any.
+    pub own: Option<OwnCredentials>,
 }
 
 impl Key {

@@ -6,7 +6,7 @@
 //! - [`route`] the table of routes · [`scope`] · [`request_head`] what is read of a request · `authenticate` · [`resolve`] · [`reserve`] (`units`: what is billed beside tokens) · [`admit`] · `growth` · [`settle`]
 //! - [`meter`] counts an answer: [`sse`] cuts events, [`event_stream`] cuts frames, [`answer_scan`] reads whole bodies,
 //!   [`dialect`] knows each protocol, [`tally`] keeps the figures
-//! - [`objects`] what providers store, and whose it is · [`attribution`] for whom a call is
+//! - [`objects`] what providers store, and whose it is · [`attribution`] for whom a call is · [`own`] credentials that organisations have themselves
 //! - the nouns: [`key`] [`money`] [`network`] [`usage`] [`price`] [`catalogue`] [`quota`] [`lease`] [`window`] [`time`] [`id`] [`denied`]
 //! - [`ports`] what the decisions ask of the world; [`memory`] the same in memory, for tests
 
@@ -28,6 +28,7 @@ pub mod meter;
 pub mod money;
 pub mod network;
 pub mod objects;
+pub mod own;
 pub mod pipeline;
 pub mod ports;
 pub mod price;

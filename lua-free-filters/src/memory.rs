@@ -6,9 +6,10 @@ mod objects;
 pub use authority::{MemoryAuthority, SoleNode};
 pub use objects::MemoryObjects;
 
-use crate::id::CallId;
+use crate::id::{CallId, OrgId};
 use crate::key::{Key, Lookup, Presented};
 use crate::objects::Object;
+use crate::own::OwnCredentials;
 use crate::ports::{
     Amendment, Durable, FailedAttempt, Intent, Journal, JournalFull, Keys, OpenCall, Progress, StoreUnavailable,
     Terminal,
@@ -25,6 +26,10 @@ pub struct MemoryKeys(pub HashMap<Lookup, Arc<Key>>);
 impl Keys for MemoryKeys {
     async fn find(&self, token: &Presented) -> Result<Option<Arc<Key>>, StoreUnavailable> {
         Ok(self.0.get(&token.lookup).cloned())
+    }
+
+    async fn own(&self, org: OrgId) -> Result<Option<OwnCredentials>, StoreUnavailable> {
+        Ok(self.0.values().find(|key| key.org == org).and_then(|key| key.own.clone()))
     }
 }
 

@@ -12,6 +12,7 @@ pub use made::Finder;
 
 use crate::denied::Denied;
 use crate::id::{CallId, KeyId, OrgId};
+use crate::own::is_own;
 use crate::time::EpochMs;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,7 +114,8 @@ pub struct Object {
     pub call: CallId,
     /// Who stores it, by the name in the configuration.
     pub provider: Arc<str>,
-    /// Which of our credentials there made it, by its place in the configuration.
+    /// Which credential there made it: the operator's by its place in the configuration, or one of the organisation's own
+    /// ([`crate::own::is_own`]).
     pub credential: u16,
     /// When it was made.
     pub at: EpochMs,
@@ -172,6 +174,12 @@ pub fn pin(references: &[Reference], owned: &[Object], shared: &SharedObjects) -
 }
 
 impl Pin {
+    /// Whether a choice may be tried: at this provider, with the organisation's own credential of that place, or with the operator's.
+    #[must_use]
+    pub fn allows(&self, provider: &Arc<str>, own: Option<u16>) -> bool {
+        self.providers.contains(provider) && own == self.credential.filter(|place| is_own(*place))
+    }
+
     /// Who must serve a request for both reasons; nobody can if they contradict each other.
     fn and(mut self, other: Self) -> Option<Self> {
         self.providers.retain(|provider| other.providers.contains(provider));

@@ -10,6 +10,7 @@ use crate::growth::Growth;
 use crate::id::CallId;
 use crate::key::{Key, Pepper};
 use crate::objects::{self, SharedObjects};
+use crate::own;
 use crate::ports::{Authority, FailedAttempt, Intent, Keys, Objects, OpenCall, Outcome, Terminal};
 use crate::quota::Reservation;
 use crate::request_head::RequestHead;
@@ -91,18 +92,29 @@ impl Authenticated {
         let Received { target, at, .. } = &self.received;
         let (model, mut choices) = resolve::choose(&self.key, catalogue, (&head.model, target), *at)?;
         choices.iter_mut().for_each(|choice| choice.price = choice.price.for_picture(&head.picture));
-        let mut credential = None;
+        let mut pin = None;
         if let Some(first) = head.references.first() {
             let ids: Vec<&str> = head.references.iter().map(|reference| &*reference.id).collect();
             let owned = stored.objects.owned(self.key.org, &ids).await.map_err(|_| Denied::OwnersUnavailable)?;
-            if let Some(pin) = objects::pin(&head.references, &owned, stored.shared)? {
-                choices.retain(|choice| pin.providers.contains(&model.candidates[choice.index].provider));
-                credential = pin.credential;
+            pin = objects::pin(&head.references, &owned, stored.shared)?;
+            if let Some(pin) = &pin {
+                choices.retain(|choice| {
+                    let own = choice.own.as_ref().map(|own| own.place);
+                    pin.allows(&model.candidates[choice.index].provider, own)
+                });
             }
             if choices.is_empty() {
                 return Err(first.unknown());
             }
         }
+        // What an object is stored with must be used, whoever has it.
+        if let (Some(own), None) = (&self.key.own, &pin) {
+            own::keep_to_own(own, &model, &mut choices);
+        }
+        if choices.is_empty() {
+            return Err(Denied::OwnCredentialUnusable);
+        }
+        let credential = pin.and_then(|pin| pin.credential);
         Ok(Resolved { authenticated: self, head, model, choices, credential })
     }
 }
@@ -350,12 +362,13 @@ mod tests {
     use crate::catalogue::{InputEstimate, Mode, PriceVersion};
     use crate::denied::{LimitSource, Owner};
     use crate::dialect::{Dialect, Protocol};
-    use crate::id::{KeyId, OrgId, QuotaId};
+    use crate::id::{CredentialId, KeyId, OrgId, QuotaId};
     use crate::key::{Glob, Status, Token};
     use crate::lease::Terms;
     use crate::memory::{MemoryJournal, MemoryKeys, MemoryObjects, SoleNode, ready};
     use crate::money::NanoUsd;
     use crate::objects::{Object, ObjectKind};
+    use crate::own::{OWN_PLACES_FROM, OwnCredential, OwnCredentials, OwnSecret};
     use crate::ports::Share;
     use crate::price::{Price, Tier};
     use crate::quota::{Chain, Spend};
@@ -388,6 +401,7 @@ mod tests {
             addresses: Vec::new(),
             secret_ends: None,
             chain: Arc::new(Chain { spend: vec![Arc::new(spend)], ..Chain::default() }),
+            own: None,
         };
         change(&mut key);
         key
@@ -408,7 +422,7 @@ mod tests {
             weight: 1,
             input_estimate: InputEstimate::Bound,
             default_tier: Tier::Standard,
-            prices: vec![Arc::new(PriceVersion::new(price))],
+            prices: vec![Arc::new(PriceVersion::new(price).with_own(500_000))],
         };
         let model = Model {
             id: "m".into(),
@@ -507,6 +521,81 @@ mod tests {
             resolved(|key| key.providers = vec![Glob("x".into())], "m"),
             Err(Denied::ProviderNotAllowed("m".to_owned()))
         );
+    }
+
+    fn own(place: u16, may_fall_back: bool) -> OwnCredential {
+        OwnCredential {
+            id: CredentialId(u128::from(place)),
+            org: OrgId(2),
+            version: 1,
+            place,
+            provider: "p".into(),
+            base_url: None,
+            models: vec![Glob("m".into())],
+            priority: 0,
+            weight: 1,
+            may_fall_back,
+            secret: Some(OwnSecret::new("sk".to_owned())),
+        }
+    }
+
+    /// The places of the credentials that a call may be made with, with the share of the price; 0 stands for the operator's.
+    fn choices(own: Vec<OwnCredential>) -> Result<Vec<(u16, Option<u32>)>, Denied> {
+        let own: OwnCredentials = own.into_iter().map(Arc::new).collect();
+        let head = request_head::scan(BODY, Dialect::OpenaiChat).expect("valid");
+        let resolved =
+            resolve(authenticate(key(|key| key.own = Some(own)), Some("issued")).expect("a live key"), head)?;
+        let place = |choice: &Choice| (choice.own.as_ref().map_or(0, |own| own.place), choice.price.price.fee);
+        Ok(resolved.choices.iter().map(place).collect())
+    }
+
+    #[test]
+    fn own_credentials_come_first_and_the_operators_only_where_all_let_them() {
+        let (first, second) = (OWN_PLACES_FROM, OWN_PLACES_FROM + 1);
+        let fee = Some(500_000);
+        assert_eq!(choices(vec![own(first, true)]), Ok(vec![(first, fee), (0, None)]));
+        assert_eq!(choices(vec![own(first, true), own(second, false)]), Ok(vec![(first, fee), (second, fee)]));
+        let elsewhere = |change: fn(&mut OwnCredential)| {
+            let mut own = own(first, false);
+            change(&mut own);
+            choices(vec![own])
+        };
+        assert_eq!(elsewhere(|own| own.provider = "q".into()), Ok(vec![(0, None)]));
+        assert_eq!(elsewhere(|own| own.models = vec![Glob("n*".into())]), Ok(vec![(0, None)]));
+        // The operator's is not used in place of one that can't be opened.
+        assert_eq!(elsewhere(|own| own.secret = None), Err(Denied::OwnCredentialUnusable));
+    }
+
+    #[test]
+    fn what_an_own_credential_has_made_is_served_by_it_alone() {
+        let object = |id: &str, credential| Object {
+            id: id.into(),
+            kind: ObjectKind::Response,
+            org: OrgId(2),
+            key: KeyId(1),
+            call: CallId(1),
+            provider: "p".into(),
+            credential,
+            at: NOW,
+        };
+        let objects = MemoryObjects::default();
+        for object in [object("own", OWN_PLACES_FROM), object("operators", 0), object("gone", OWN_PLACES_FROM + 9)] {
+            objects.claim(&object).expect("room");
+        }
+        let served = |id: &str| {
+            let body = format!(r#"{{"model":"m","previous_response_id":"{id}"}}"#);
+            let head = request_head::scan(body.as_bytes(), Dialect::OpenaiChat).expect("valid");
+            let stored = Stored { objects: &objects, shared: &SharedObjects::default() };
+            let both = [own(OWN_PLACES_FROM, false), own(OWN_PLACES_FROM + 1, true)];
+            let own: OwnCredentials = both.into_iter().map(Arc::new).collect();
+            let authenticated = authenticate(key(|key| key.own = Some(own)), Some("issued")).expect("a live key");
+            let resolved = ready(authenticated.resolve(Box::new(head), &catalogue(), &stored));
+            let places = |choice: &Choice| choice.own.as_ref().map(|own| own.place);
+            resolved.map(|resolved| resolved.choices.iter().map(places).collect::<Vec<_>>())
+        };
+        assert_eq!(served("own"), Ok(vec![Some(OWN_PLACES_FROM)]));
+        assert_eq!(served("operators"), Ok(vec![None]));
+        assert!(matches!(served("gone"), Err(Denied::ObjectNotFound { .. })));
     }
 
     #[test]

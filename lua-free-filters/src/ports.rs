@@ -6,6 +6,7 @@ use crate::id::{CallId, KeyId, OrgId, PriceId, QuotaId};
 use crate::key::{Key, Presented};
 use crate::money::NanoUsd;
 use crate::objects::Object;
+use crate::own::OwnCredentials;
 use crate::price::Tier;
 use crate::quota::{Rate, Spend};
 use crate::route::Route;
@@ -21,6 +22,9 @@ use std::sync::Arc;
 pub trait Keys: Send + Sync {
     /// The key, `None` for a token that nobody has, an error when neither can be said.
     async fn find(&self, token: &Presented) -> Result<Option<Arc<Key>>, StoreUnavailable>;
+
+    /// The credentials that an organisation has at providers itself, if it has any.
+    async fn own(&self, org: OrgId) -> Result<Option<OwnCredentials>, StoreUnavailable>;
 }
 
 /// The store that would know can't be asked now.

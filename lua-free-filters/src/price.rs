@@ -109,6 +109,7 @@ pub struct Dearest {
     input: i64,
     output: i64,
     units: [i64; Kind::UNITS.len()],
+    fee: Option<FeePpm>,
 }
 
 impl Dearest {
@@ -122,19 +123,19 @@ impl Dearest {
         for (unit, kind) in units.iter_mut().zip(Kind::UNITS) {
             *unit = rates[kind as usize].max(*unit);
         }
-        Self { input: self.input.max(of(Kind::is_input)), output: self.output.max(of(Kind::is_output)), units }
+        Self { input: self.input.max(of(Kind::is_input)), output: self.output.max(of(Kind::is_output)), units, ..self }
     }
 
     /// Whether input tokens cost anything.
     #[must_use]
     pub fn bills_input(&self) -> bool {
-        self.input > 0
+        self.input > 0 && self.fee != Some(0)
     }
 
     /// Whether output tokens cost anything.
     #[must_use]
     pub fn bills_output(&self) -> bool {
-        self.output > 0
+        self.output > 0 && self.fee != Some(0)
     }
 
     /// What so many input tokens and output tokens cost, and what `units` has beside tokens, rounded up. Its tokens are not
@@ -142,13 +143,18 @@ impl Dearest {
     #[must_use]
     pub fn cost(&self, input: u64, output: u64, units: &Usage) -> NanoUsd {
         let of_output = i128::from(self.output).saturating_mul(i128::from(output));
-        rounded_up(self.before_output(input, units).saturating_add(of_output))
+        charged(self.before_output(input, units).saturating_add(of_output), self.fee)
     }
 
     /// The most output tokens that `money` pays for beside the input and the units; none if not even those.
     #[must_use]
     pub fn output_within(&self, money: NanoUsd, input: u64, units: &Usage) -> Option<u64> {
-        let rest = i128::from(money.0) * UNITS_PER_RATE - self.before_output(input, units);
+        let listed = match self.fee {
+            None => i128::from(money.0) * UNITS_PER_RATE,
+            Some(0) => i128::MAX,
+            Some(fee) => i128::from(money.0) * UNITS_PER_RATE * FEE_WHOLE / i128::from(fee),
+        };
+        let rest = listed.saturating_sub(self.before_output(input, units));
         if rest < 0 {
             return None;
         }
@@ -168,9 +174,19 @@ impl Dearest {
 /// A rate is for so many of its kind.
 const UNITS_PER_RATE: i128 = 1_000_000;
 
-/// The one place where a cost, in nano-USD for a million, becomes whole nano-USD.
-fn rounded_up(exact: i128) -> NanoUsd {
-    let nanos = exact.saturating_add(UNITS_PER_RATE - 1).div_euclid(UNITS_PER_RATE);
+/// A part of a cost, in millionths.
+pub type FeePpm = u32;
+/// The whole of it.
+const FEE_WHOLE: i128 = 1_000_000;
+
+/// The one place where a cost, in nano-USD for a million, becomes whole nano-USD: all of it, or the part of it that is a fee.
+fn charged(exact: i128, fee: Option<FeePpm>) -> NanoUsd {
+    // What is too large for the product is far beyond the largest amount.
+    let (exact, whole) = match fee {
+        None => (exact, UNITS_PER_RATE),
+        Some(fee) => (exact.saturating_mul(i128::from(fee)), UNITS_PER_RATE * FEE_WHOLE),
+    };
+    let nanos = exact.saturating_add(whole - 1).div_euclid(whole);
     NanoUsd(i64::try_from(nanos).unwrap_or(i64::MAX))
 }
 
@@ -208,6 +224,10 @@ pub struct Price {
     /// of such prices is a version for each, so that a row of the books tells its charge by its counts alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture: Option<Box<str>>,
+    /// The part of it that is charged, where a call is made with the organisation's own credential. A version of its own, so that a
+    /// row of the books says by the price that it names whether it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fee: Option<FeePpm>,
 }
 
 /// What is asked of a picture that its price may depend on, in the provider's words.
@@ -288,13 +308,13 @@ impl Price {
         let rates = self.rates(usage.input_total(), tier);
         let exact: i128 =
             rates.iter().zip(usage.counts).map(|(rate, count)| i128::from(*rate) * i128::from(count)).sum();
-        rounded_up(exact)
+        charged(exact, self.fee)
     }
 
     /// The rates at which a call is likely billed: in its tier, as long as its `input` tokens make it.
     #[must_use]
     pub fn likely(&self, input: u64, possible: &Possible) -> Dearest {
-        Dearest::default().or(self.rates(input, possible.tier), possible)
+        Dearest { fee: self.fee, ..Dearest::default() }.or(self.rates(input, possible.tier), possible)
     }
 
     /// The dearest rates at which a call of at most `input` tokens may be billed. It may be shorter than that, and a
@@ -303,7 +323,7 @@ impl Price {
     pub fn dearest(&self, input: u64, possible: &Possible) -> Dearest {
         [self.rates(input, possible.tier), self.rates(0, possible.tier), &self.standard]
             .into_iter()
-            .fold(Dearest::default(), |dearest, rates| dearest.or(rates, possible))
+            .fold(Dearest { fee: self.fee, ..Dearest::default() }, |dearest, rates| dearest.or(rates, possible))
     }
 
     fn rates(&self, input_tokens: u64, tier: Tier) -> &Rates {
@@ -407,6 +427,26 @@ mod tests {
         assert_eq!(again, read);
         let of_a_later_release = format!(r#"{{"from_day":0,"standard":{:?},"flex":null,"priority":null}}"#, [1; 99]);
         assert!(serde_json::from_str::<Price>(&of_a_later_release).is_err());
+    }
+
+    #[test]
+    fn a_fee_is_a_part_of_the_cost_and_rounded_up_once() {
+        let at = |fee: FeePpm| Price { fee: Some(fee), ..price() };
+        let usage = Usage::of(7, 3);
+        // 7 × 150 and 3 × 600: 2 850 nano-dollars.
+        for (fee, cost) in [(0, 0), (1_000_000, 2_850), (50_000, 143), (1, 1)] {
+            let price = at(fee);
+            assert_eq!(price.cost(&usage, Tier::Standard), NanoUsd(cost), "{fee}");
+            let dearest = price.dearest(7, &Possible::default());
+            assert_eq!(dearest.cost(7, 3, &usage), NanoUsd(cost), "{fee}");
+            let within = dearest.output_within(NanoUsd(cost), 7, &usage).expect("it pays for the input");
+            assert!(within >= 3 && dearest.cost(7, within, &usage).0 <= cost, "{fee}: {within}");
+            assert_eq!(dearest.bills_output(), fee > 0);
+        }
+        assert_eq!(at(500_000).dearest(0, &Possible::default()).output_within(NanoUsd(299), 0, &usage), Some(0));
+        let absurd = Usage::of(u64::MAX / 2, u64::MAX / 2);
+        assert_eq!(at(1_000_000).cost(&absurd, Tier::Standard), NanoUsd(i64::MAX));
+        assert_ne!(at(0).id(), price().id());
     }
 
     #[test]

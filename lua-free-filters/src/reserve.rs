@@ -318,7 +318,7 @@ mod tests {
         price.standard[Kind::Input as usize] = 1_000_000;
         price.standard[Kind::Output as usize] = 10_000_000;
         change(&mut price);
-        Choice { index: 0, price: Arc::new(PriceVersion::new(price)) }
+        Choice { index: 0, price: Arc::new(PriceVersion::new(price)), own: None }
     }
 
     fn head(body: &Value) -> RequestHead {
@@ -367,7 +367,7 @@ mod tests {
         );
         let of = |body: &Value| {
             let head = scan(body.to_string().as_bytes(), Dialect::OpenaiImages).expect("a valid body");
-            let choice = Choice { index: 0, price: Arc::new(price.clone()).for_picture(&head.picture) };
+            let choice = Choice { index: 0, price: Arc::new(price.clone()).for_picture(&head.picture), own: None };
             let need = need(&head, &drawn, &[choice], &ALLOWANCES);
             assert_eq!(need.bound, Some(need.estimate));
             need.estimate

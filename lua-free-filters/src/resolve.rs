@@ -3,6 +3,7 @@
 use crate::catalogue::{Candidate, Catalogue, Model, PriceVersion};
 use crate::denied::Denied;
 use crate::key::{Key, allows};
+use crate::own::OwnCredential;
 use crate::price::Price;
 use crate::route::Target;
 use crate::time::EpochMs;
@@ -15,9 +16,12 @@ pub struct Choice {
     pub index: usize,
     /// The version of its price.
     pub price: Arc<PriceVersion>,
+    /// The organisation's own credential that it is asked with; none: one of the operator's.
+    pub own: Option<Arc<OwnCredential>>,
 }
 
-/// Finds the model and the candidates that this key may be served by, in this protocol, at a known price.
+/// Finds the model and the candidates that this key may be served by, in this protocol, at a known price: each with the operator's
+/// credentials, and with each of the organisation's own that fits.
 pub(crate) fn choose(
     key: &Key,
     catalogue: &Catalogue,
@@ -51,12 +55,31 @@ pub(crate) fn choose(
     let priced = |(index, candidate): (usize, &Candidate)| {
         // What costs nothing needs no price.
         let price = candidate.price_at(now).cloned();
-        let price = price.or_else(|| is_free.then(|| Arc::new(PriceVersion::new(Price::default()))));
-        price.map(|price| Choice { index, price })
+        let price = price.or_else(|| is_free.then(|| Arc::new(PriceVersion::new(Price::default()).with_own(0))));
+        price.map(|price| Choice { index, price, own: None })
     };
-    let choices: Vec<Choice> = allowed.filter_map(priced).collect();
+    let mut choices: Vec<Choice> = allowed.filter_map(priced).collect();
     if choices.is_empty() {
         return Err(Denied::ModelUnpriced(model.id.to_string()));
     }
+    if let Some(own) = &key.own {
+        add_own(&mut choices, own, model);
+    }
     Ok((Arc::clone(model), choices))
+}
+
+/// Puts choices with the organisation's own credentials before the others.
+fn add_own(choices: &mut Vec<Choice>, own: &[Arc<OwnCredential>], model: &Model) {
+    let mut first = Vec::new();
+    for choice in choices.iter() {
+        let Some(price) = choice.price.own() else { continue };
+        let provider = &model.candidates[choice.index].provider;
+        let fitting = own.iter().filter(|own| own.secret.is_some() && own.serves(provider, &model.id));
+        first.extend(fitting.map(|own| Choice {
+            index: choice.index,
+            price: Arc::clone(price),
+            own: Some(Arc::clone(own)),
+        }));
+    }
+    choices.splice(0..0, first);
 }

@@ -55,6 +55,7 @@ pub enum Route {
     Realtime,
     Control,
     CreditsEstimate,
+    Passthrough,
 }
 
 /// What is done with a request of a route.
@@ -72,6 +73,8 @@ pub enum Handling {
     Unmetered,
     /// It is about organisations, keys or money: the control plane answers, and looks at its credential.
     Control,
+    /// It is the affair of those who have a credential at the provider themselves.
+    Passthrough,
 }
 
 /// Where a path begins.
@@ -119,8 +122,7 @@ const GET: &[http::Method] = &[http::Method::GET];
 const POST: &[http::Method] = &[http::Method::POST];
 const GET_POST: &[http::Method] = &[http::Method::GET, http::Method::POST];
 const GET_DELETE: &[http::Method] = &[http::Method::GET, http::Method::DELETE];
-const ANY: &[http::Method] = &[http::Method::GET, http::Method::POST, http::Method::DELETE];
-const CHANGES: &[http::Method] =
+const ANY: &[http::Method] =
     &[http::Method::GET, http::Method::POST, http::Method::PATCH, http::Method::PUT, http::Method::DELETE];
 
 const fn row(route: Route, name: &'static str, methods: &'static [http::Method], at: (Root, &'static str)) -> Row {
@@ -138,12 +140,12 @@ impl Row {
     }
 }
 
-use Handling::{Control, Inspect, Object, Session, Unmetered};
+use Handling::{Control, Inspect, Object, Passthrough, Session, Unmetered};
 use Root::{Bare, V1, V1Anthropic, V1beta, V2};
 
 /// Every route, in the order of their numbers.
 #[rustfmt::skip]
-static TABLE: [Row; 43] = [
+static TABLE: [Row; 44] = [
     row(Route::ChatCompletions, "chat_completions", POST, (V1, "/chat/completions")),
     row(Route::Messages, "messages", POST, (V1, "/messages")).speaks(Dialect::Anthropic),
     row(Route::Models, "models", GET, (V1, "/models")).handled(Inspect),
@@ -185,8 +187,9 @@ static TABLE: [Row; 43] = [
     row(Route::AnthropicFileContent, "anthropic_file_content", GET, (V1Anthropic, "/files/{}/content")).speaks(Dialect::Anthropic).handled(Object),
     row(Route::Unmetered, "unmetered", ANY, (V1, "/**")).handled(Unmetered),
     row(Route::Realtime, "realtime", GET, (V1, "/realtime")).speaks(Dialect::OpenaiRealtime).handled(Session),
-    row(Route::Control, "control", CHANGES, (Bare, "/**")).handled(Control),
+    row(Route::Control, "control", ANY, (Bare, "/**")).handled(Control),
     row(Route::CreditsEstimate, "credits_estimate", POST, (V1, "/credits/estimate")).handled(Inspect),
+    row(Route::Passthrough, "passthrough", ANY, (Bare, "/**")).handled(Passthrough),
 ];
 
 impl Row {
@@ -210,8 +213,8 @@ impl Row {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 43] = {
-        let mut all = [Self::ChatCompletions; 43];
+    pub const ALL: [Self; 44] = {
+        let mut all = [Self::ChatCompletions; 44];
         let mut place = 0;
         while place < all.len() {
             all[place] = TABLE[place].route;
@@ -290,7 +293,9 @@ impl Route {
     #[must_use]
     pub fn scopes(self) -> &'static [Scope] {
         match self.handling() {
-            Handling::Call | Handling::Object | Handling::Session | Handling::Unmetered => &[Scope::ModelInvoke],
+            Handling::Call | Handling::Object | Handling::Session | Handling::Unmetered | Handling::Passthrough => {
+                &[Scope::ModelInvoke]
+            }
             Handling::Control => &[],
             Handling::Inspect if self == Self::Key => &[],
             Handling::Inspect => &[Scope::ModelInvoke, Scope::InferenceRead],

@@ -1,5 +1,6 @@
 //! Opens what keeps the books, as the configuration says.
 
+use super::own;
 use crate::address_guard::AddressGuard;
 use crate::clock;
 use crate::config::{self, Config, ErrorShape, Ledger, Secret};
@@ -19,7 +20,7 @@ use crate::store::{Store, StoreError};
 use filters::id::PriceId;
 use filters::price::Price;
 use filters::quota::Peers;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 type Problem = Box<dyn std::error::Error>;
@@ -71,7 +72,8 @@ pub(super) async fn open_control(store: &Store, config: &Config, guard: AddressG
         webhooks_max: config.webhooks.per_organisation_max,
     };
     let room = Semaphore::new(config.control.requests_max);
-    Ok(Arc::new(Control { store: store.clone(), guard, settings, room, passwords: Passwords::default() }))
+    let passwords = Passwords::default();
+    Ok(Arc::new(Control { store: store.clone(), settings, room, passwords, guard, providers: OnceLock::new() }))
 }
 
 fn accounts(config: &config::Accounts) -> Accounts {
@@ -138,6 +140,14 @@ pub(super) fn bookkeeper(store: &Store, config: &Config) -> Bookkeeper {
         windows_keep_days: config.ledger.windows_keep_days,
     };
     Bookkeeper::new(store.clone(), settings)
+}
+
+/// Takes up what a new configuration says of prices and master keys.
+pub(super) async fn take_up(store: &Store, config: &Config) -> Result<(), StoreError> {
+    remember_prices(store, config).await?;
+    store.replace_master_keys(&config.books.master_keys).await?;
+    tokio::spawn(own::rewrap(store.clone()));
+    Ok(())
 }
 
 pub(super) async fn remember_prices(store: &Store, config: &Config) -> Result<(), StoreError> {

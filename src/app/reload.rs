@@ -30,7 +30,7 @@ impl Parts {
 fn apply_reload(reloaded: Reloaded, store: &Store, gateway: &Gateway, certificates: Option<&Certificates>) {
     let applied = match reloaded {
         Reloaded::Published(config) => BACKGROUND
-            .block_on(books::remember_prices(store, &config))
+            .block_on(books::take_up(store, &config))
             .map_err(|error| error.to_string())
             .and_then(|()| replace_runtime(&config, gateway, certificates)),
         Reloaded::Refused(errors) => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),

@@ -83,6 +83,7 @@ fn price_of<'a>(catalogue: &'a Catalogue, call: Served<'_>) -> Option<&'a Price>
     let candidates = &catalogue.find(call.model)?.candidates;
     let candidate = candidates.iter().find(|candidate| *candidate.provider == *call.provider)?;
     let version = candidate.price_at(call.started)?;
+    let version = if call.is_own { version.own()? } else { version };
     let of_picture = call.picture.and_then(|picture| version.named(picture));
     Some(&of_picture.unwrap_or(version).price)
 }

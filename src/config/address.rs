@@ -17,7 +17,7 @@ pub struct BaseUrl {
 
 impl BaseUrl {
     /// Reads `https://host[:port][/path]`; the error says what is wrong.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let not_absolute = || "not an absolute http(s) URL".to_owned();
         let uri: http::Uri = text.parse().map_err(|_| not_absolute())?;
         let tls = match uri.scheme_str() {

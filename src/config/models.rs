@@ -4,6 +4,7 @@ use super::place::{Section, Value};
 use super::prices::read_prices;
 use super::providers::Providers;
 use filters::catalogue::{Candidate, Catalogue, Mode, Model, PriceVersion};
+use filters::price::FeePpm;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,14 +14,19 @@ const TOKENS_MAX: u64 = 1_000_000_000_000;
 /// The request fields that can limit output.
 const OUTPUT_LIMIT_FIELDS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
-/// Reads all models; none if a mistake keeps them from being a catalogue.
-pub(super) fn read_catalogue(root: &Section<'_>, providers: &Providers) -> Option<Catalogue> {
+/// Reads all models; none if a mistake keeps them from being a catalogue. Calls with organisations' own credentials are charged the
+/// fee.
+pub(super) fn read_catalogue(root: &Section<'_>, providers: &Providers, fee: FeePpm) -> Option<Catalogue> {
     let items = root.require("models")?.items()?;
     let mut names = HashMap::new();
     let mut models = Vec::with_capacity(items.len());
     for item in items {
         let item = item.called_by("id");
         models.extend(item.section(|section| read_model(section, providers, &mut names)).flatten());
+    }
+    for version in models.iter_mut().flat_map(|model: &mut Model| &mut model.candidates).flat_map(|one| &mut one.prices)
+    {
+        *version = Arc::new(PriceVersion::clone(version).with_own(fee));
     }
     Catalogue::new(models).map_err(|name| root.report("models", format_args!("{name} is there twice"))).ok()
 }

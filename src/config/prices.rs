@@ -43,7 +43,16 @@ fn read_price(section: &Section<'_>, mode: Mode) -> Option<PriceVersion> {
         [["input_flex", "output_flex"], ["input_priority", "output_priority"], ["input_batch", "output_batch"]]
             .map(|keys| Some(scaled(standard.as_ref()?, both(section, keys, mode)?)));
     let long_context = read_long_context(section, standard.as_ref(), mode);
-    let price = Price { from_day: from_day?, standard: standard?, flex, priority, batch, long_context, picture: None };
+    let price = Price {
+        from_day: from_day?,
+        standard: standard?,
+        flex,
+        priority,
+        batch,
+        long_context,
+        picture: None,
+        fee: None,
+    };
     Some(match pictures {
         None => PriceVersion::new(price),
         Some(rates) => PriceVersion::of_pictures(&price, &rates?),

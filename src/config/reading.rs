@@ -6,8 +6,9 @@ use super::sources::{Sources, WatchedFile};
 use super::{
     Cluster, Config, Control, Gateway, Journal, Keys, Ledger, Listener, Log, Outgoing, Quotas, StorePlace, Webhooks,
 };
-use super::{cluster, control, gateway, models, outgoing, store};
+use super::{cluster, control, gateway, models, outgoing, own, store};
 use filters::catalogue::Catalogue;
+use filters::price::FeePpm;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +64,7 @@ pub fn undocumented_keys(main_text: &str) -> Vec<String> {
 /// The main file's sections.
 struct Main {
     books: StorePlace,
+    own_fee: FeePpm,
     gateway: Gateway,
     control: Control,
     metrics: Listener,
@@ -87,10 +89,16 @@ impl Main {
             })
         };
         let data_dir = path(root, "data_dir", "data");
+        let mut books = root.within("store", |section| store::read_store(section, data_dir, sources));
+        let (control, own_fee) = root.within("control", |section| {
+            store::take_master_keys(&mut books, section, sources);
+            (control::read_control(section, sources), section.parsed("byok_fee_percent", 0, own::fee))
+        });
         Self {
-            books: root.within("store", |section| store::read_store(section, data_dir, sources)),
+            books,
+            own_fee,
             gateway: root.within("gateway", |section| gateway::read_gateway(section, sources)),
-            control: root.within("control", |section| control::read_control(section, sources)),
+            control,
             metrics: root.within("metrics", |section| gateway::read_listener(section, 9090)),
             keys: root.within("keys", gateway::read_keys),
             journal: root.within("journal", gateway::read_journal),
@@ -149,7 +157,7 @@ fn read(
         }
     };
     let models = Document::parse(&name, &text);
-    let catalogue = models.read(|root| models::read_catalogue(root, &main.providers)).flatten();
+    let catalogue = models.read(|root| models::read_catalogue(root, &main.providers, main.own_fee)).flatten();
     let mut errors = document.into_errors();
     errors.extend(models.into_errors());
     match catalogue {

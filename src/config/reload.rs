@@ -3,7 +3,7 @@
 
 use super::place::Document;
 use super::reading::{Reading, environment};
-use super::{Config, ConfigError, Tls, WatchedFile};
+use super::{Config, ConfigError, StorePlace, Tls, WatchedFile};
 use arc_swap::ArcSwap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,9 +98,11 @@ impl Watcher {
 /// The settings that differ although they are only read at start.
 fn fixed_changes(old: &Config, new: &Config) -> Vec<&'static str> {
     let tls_listen = |config: &Config| config.gateway.tls.as_ref().map(|Tls { listen, .. }| listen.clone());
+    // Other master keys are taken up while the gateway runs.
+    let books = StorePlace { master_keys: new.books.master_keys.clone(), ..old.books.clone() };
     let fixed = [
         ("data_dir", old.books.data_dir != new.books.data_dir),
-        ("store", old.books != new.books && old.books.data_dir == new.books.data_dir),
+        ("store", books != new.books && old.books.data_dir == new.books.data_dir),
         ("gateway.listen", old.gateway.listen != new.gateway.listen),
         ("gateway.tls.listen", tls_listen(old) != tls_listen(new)),
         ("gateway.h2c", old.gateway.h2c != new.gateway.h2c),

@@ -1,5 +1,6 @@
 //! Where the books are: `data_dir`, `[store]`.
 
+use super::own::{MasterKeys, read_master_keys};
 use super::place::Section;
 use super::providers::read_secret;
 use super::sources::{NoSecret, Secret, Sources};
@@ -13,6 +14,8 @@ pub struct StorePlace {
     pub data_dir: PathBuf,
     /// The file with the secret that tokens are looked up with.
     pub pepper: PathBuf,
+    /// What organisations' secrets are sealed under.
+    pub master_keys: MasterKeys,
     /// The server that has the books.
     pub server: Option<Server>,
 }
@@ -21,9 +24,17 @@ impl StorePlace {
     /// StorePlace without a server.
     #[must_use]
     pub fn embedded(data_dir: PathBuf) -> Self {
-        Self { pepper: data_dir.join("pepper"), data_dir, server: None }
+        Self {
+            pepper: data_dir.join("pepper"),
+            master_keys: MasterKeys::Kept(data_dir.join(MASTER_KEYS_FILE)),
+            data_dir,
+            server: None,
+        }
     }
 }
+
+/// The file of the data directory that has the master keys.
+const MASTER_KEYS_FILE: &str = "master-keys";
 
 /// A database server, and how it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,5 +73,20 @@ pub(super) fn read_store(section: &Section<'_>, data_dir: PathBuf, sources: &Sou
     });
     let connections_max = u32::try_from(connections_max).unwrap_or(u32::MAX);
     let server = url.map(|url: Secret| Server { url, connections_max, timeout });
-    StorePlace { data_dir, pepper, server }
+    let master_keys = MasterKeys::Kept(data_dir.join(MASTER_KEYS_FILE));
+    StorePlace { data_dir, pepper, master_keys, server }
+}
+
+/// Takes in the master keys that `[control]` names. Nodes that share a server must be given the same.
+pub(super) fn take_master_keys(books: &mut StorePlace, control: &Section<'_>, sources: &Sources<'_>) {
+    match read_master_keys(control, sources) {
+        Some(keys) => books.master_keys = keys,
+        None if books.server.is_some() && control.get("master_keys").is_none() => {
+            control.report(
+                "master_keys",
+                "missing: nodes that share a server must have the same (`openssl rand -hex 32`)",
+            );
+        }
+        None => {}
+    }
 }

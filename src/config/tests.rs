@@ -124,7 +124,7 @@ fn every_setting_is_documented() {
 fn every_setting_of_a_model_is_documented() {
     let remarks: String = SHIPPED_MODELS.lines().take_while(|line| line.starts_with('#')).collect();
     let document = Document::parse("m.toml", "[[models]]\nprices = [{}]\ncandidates = [{}]\n");
-    document.read(|root| models::read_catalogue(root, &providers::Providers::default()));
+    document.read(|root| models::read_catalogue(root, &providers::Providers::default(), 0));
     for key in document.absent_keys() {
         let name = key.rsplit('.').next().unwrap_or_default();
         let is_word = |word: &str| word == name;

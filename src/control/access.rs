@@ -246,6 +246,13 @@ pub const TABLE: &[Row] = &[
     (Method::POST, "/api/keys/{key}/archive", Access::Org(Permission::KeysWrite)),
     (Method::GET, "/api/keys/{key}/calls", Access::Org(Permission::CallsRead)),
     (Method::GET, "/api/usage", Access::Org(Permission::UsageRead)),
+    (Method::GET, "/api/orgs/{org}/credentials", Access::Org(Permission::CredentialsRead)),
+    (Method::POST, "/api/orgs/{org}/credentials", Access::Org(Permission::CredentialsWrite)),
+    (Method::GET, "/api/orgs/{org}/credentials/{credential}", Access::Org(Permission::CredentialsRead)),
+    (Method::PATCH, "/api/orgs/{org}/credentials/{credential}", Access::Org(Permission::CredentialsWrite)),
+    (Method::DELETE, "/api/orgs/{org}/credentials/{credential}", Access::Org(Permission::CredentialsWrite)),
+    (Method::POST, "/api/orgs/{org}/credentials/{credential}/rotate", Access::Org(Permission::CredentialsWrite)),
+    (Method::POST, "/api/orgs/{org}/credentials/{credential}/test", Access::Org(Permission::CredentialsWrite)),
 ];
 
 /// What a route asks; none: it has no row, and is refused.

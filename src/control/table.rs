@@ -1,5 +1,6 @@
 //! The one table with every URL of the control plane.
 
+use super::credentials;
 use super::{Control, caller, document};
 use super::{calls, usage};
 use super::{credits, keys, retention, statements};
@@ -65,6 +66,10 @@ fn routes() -> OpenApiRouter<Arc<Control>> {
         .routes(routes!(keys::archive))
         .routes(routes!(calls::list))
         .routes(routes!(usage::read))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::show, credentials::change, credentials::delete))
+        .routes(routes!(credentials::rotate))
+        .routes(routes!(credentials::test))
 }
 
 /// The router over them all.

@@ -12,6 +12,7 @@ pub(super) use refuse::{refusal, whole_answer};
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, is_timeout};
 use super::objects::Claimer;
+use super::own::OwnAccount;
 use super::receive;
 use super::relay::Opening;
 use super::report::Report;
@@ -45,6 +46,8 @@ pub(super) struct Passage<'a> {
     pub(super) call: Box<Admitted>,
     /// Claims what the answer makes, before the client can have it.
     pub(super) claimer: Option<Box<Claimer>>,
+    /// The organisation's own account, where the call was made with it.
+    pub(super) account: Option<Arc<OwnAccount>>,
     pub(super) report: &'a mut Report,
 }
 

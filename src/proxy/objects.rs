@@ -12,6 +12,7 @@ pub(super) use claims::Claimer;
 
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Exchange, Failure, Outgoing};
+use super::own::{self, OwnAccount};
 use super::providers::{Credential, Provider};
 use super::relay::rest;
 use super::report::Report;
@@ -22,6 +23,7 @@ use filters::denied::Denied;
 use filters::id::CallId;
 use filters::key::{Key, allows};
 use filters::objects::{Object, ObjectKind, Reference};
+use filters::own::is_own;
 use filters::pipeline::Authenticated;
 use filters::route::{Route, Target};
 use http::Method;
@@ -30,13 +32,13 @@ use pingora::protocols::http::ServerSession;
 use std::sync::Arc;
 
 /// A request about stored objects, of a key that may make it.
-struct Inquiry<'a> {
-    gateway: &'a Gateway,
-    runtime: &'a Runtime,
-    client: &'a mut ServerSession,
-    key: &'a Arc<Key>,
-    target: &'a Target,
-    report: &'a mut Report,
+pub(super) struct Inquiry<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) runtime: &'a Runtime,
+    pub(super) client: &'a mut ServerSession,
+    pub(super) key: &'a Arc<Key>,
+    pub(super) target: &'a Target,
+    pub(super) report: &'a mut Report,
 }
 
 /// Answers a request about stored objects.
@@ -54,6 +56,8 @@ pub(super) async fn answer(
     match target.route {
         Route::Files | Route::AnthropicFiles if is_upload => inquiry.upload().await,
         Route::Files | Route::AnthropicFiles => inquiry.list().await,
+        Route::Passthrough => inquiry.pass_through(Denied::NotFound).await,
+        Route::Unmetered => inquiry.pass_through(Denied::RouteUnmetered).await,
         _ => inquiry.ask().await,
     }
 }
@@ -62,11 +66,13 @@ impl Inquiry<'_> {
     /// Asks the provider that has the object, and passes its answer on, whatever it is.
     async fn ask(self) -> Result<Connection, Denied> {
         let object = self.object().await?;
-        let provider = self.provider_of(&object)?;
+        let configured = self.provider_of(&object)?;
+        let account = self.account_of(&object, &configured).await?;
+        let provider = Arc::clone(own::provider_of(&account, &configured));
         let body = receive::body(self.client, &self.runtime.limits, &self.gateway.activity).await?;
         let number = self.report.call.0 as u64;
-        let credential = provider.pinned_credential(Some(object.credential), number, clock::now());
-        let credential = credential.ok_or(Denied::UpstreamFailed)?;
+        let ours = || provider.pinned_credential(Some(object.credential), number, clock::now());
+        let credential = own::credential_of(&account, ours).map_err(|failure| failure.denied())?;
         let method = self.client.req_header().method.clone();
         let outgoing = Outgoing {
             protocol: self.target.route.protocol(),
@@ -89,7 +95,9 @@ impl Inquiry<'_> {
             // Should the store fail, it is still the organisation's, and the provider says that it is gone.
             let _ = self.gateway.objects.forget(&object, clock::now()).await;
         }
-        Ok(self.pass_on(exchange, &object).await)
+        let is_stream = is_stream(&exchange);
+        let claimer = Claimer::of_object(self.target.route, &object, &exchange, is_stream);
+        Ok(self.pass_on(exchange, claimer).await)
     }
 
     /// The object that the path names, if it is the organisation's and this key may use its provider.
@@ -121,11 +129,21 @@ impl Inquiry<'_> {
         provider.filter(|provider| provider.settings.protocol == self.target.route.protocol()).ok_or_else(unknown)
     }
 
+    /// The organisation's own account that has an object, where one has.
+    async fn account_of(&self, object: &Object, configured: &Arc<Provider>) -> Result<Option<Arc<OwnAccount>>, Denied> {
+        if !is_own(object.credential) {
+            return Ok(None);
+        }
+        // Without the credential that made it, nobody can have it.
+        let unknown = || Reference { field: "id", kind: object.kind, id: Box::from(&*object.id) }.unknown();
+        let own = own::at_place(self.key, object.credential).ok_or_else(unknown)?;
+        let account = self.gateway.own.account(own, configured, &self.gateway.metrics).await;
+        account.map(Some).map_err(|failure| failure.denied())
+    }
+
     /// Passes a provider's answer on as it arrives.
-    async fn pass_on(self, mut exchange: Box<Exchange>, object: &Object) -> Connection {
+    pub(super) async fn pass_on(self, mut exchange: Box<Exchange>, mut claimer: Option<Claimer>) -> Connection {
         let provider = exchange.head();
-        let is_stream =
-            provider.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let announced = receive::content_length(&provider.headers);
         let length = match (announced, provider.status.as_u16()) {
             (_, 204 | 304) => BodyLength::None,
@@ -133,7 +151,6 @@ impl Inquiry<'_> {
             (None, _) if self.client.req_header().version == http::Version::HTTP_10 => BodyLength::UntilClose,
             (None, _) => BodyLength::Open,
         };
-        let mut claimer = Claimer::of_object(self.target.route, object, &exchange, is_stream);
         let head = self.head(&exchange, length);
         let Self { gateway, client, report, .. } = self;
         report.status = exchange.head().status.as_u16();
@@ -194,10 +211,18 @@ impl Inquiry<'_> {
     }
 }
 
+fn is_stream(exchange: &Exchange) -> bool {
+    let kind = exchange.head().headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
 /// What the client is told of a provider that did not answer.
-fn failed(provider: &Provider, credential: &Credential, failure: Failure) -> Denied {
+pub(super) fn failed(provider: &Provider, credential: &Credential, failure: Failure) -> Denied {
     rest(provider, credential, failure);
-    failure.denied()
+    match failure {
+        Failure::Credential { .. } if credential.own.is_some() => Denied::OwnCredentialUnusable,
+        failure => failure.denied(),
+    }
 }
 
 /// A refusal of our credential is nothing that a client could heal.

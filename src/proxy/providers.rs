@@ -1,9 +1,13 @@
 //! What the configuration says now, ready to be used: providers with their addresses, credentials and health.
 
+use super::attempt::judge;
 use super::dial::{Dialer, Tunnel};
 use super::headers::{HeaderSets, Means};
 use super::health::{Rest, pick};
 use super::idle::IdleConnections;
+use super::own::{OwnAccounts, Standing};
+use super::relay::rest;
+use crate::clock;
 use crate::config::{self, Config, ErrorShape, Limits};
 use crate::error::Shape;
 use crate::metrics::{CallSeries, Metrics, ProviderSeries};
@@ -19,6 +23,7 @@ use filters::reserve::Allowances;
 use filters::route::Route;
 use filters::time::EpochMs;
 use http::HeaderValue;
+use pingora::http::ResponseHeader;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 use std::collections::HashMap;
@@ -151,19 +156,33 @@ impl Runtime {
             .get_or_init(|| metrics.call_series(route, &provider.series, model))
     }
 
-    /// The choice to try next: of those not tried, those that are well come first, then priority, then weight.
-    pub(super) fn next_choice(&self, call: &Admitted, tried: &[usize], now: EpochMs) -> Option<usize> {
+    /// The choice to try next: of those not tried, those that are well come first, then the organisation's own credentials, then
+    /// priority, then weight.
+    pub(super) fn next_choice(
+        &self,
+        call: &Admitted,
+        tried: &[usize],
+        own: &OwnAccounts,
+        now: EpochMs,
+    ) -> Option<usize> {
         if call.choices().len() == 1 {
             return tried.is_empty().then_some(0);
         }
         let rank = |choice: usize| {
             let candidate = call.candidate(choice);
-            (!self.provider(candidate.number).is_well(now), candidate.priority)
+            match &call.choices()[choice].own {
+                Some(mine) => (!own.is_well(mine, now), false, candidate.priority, mine.priority),
+                None => (!self.provider(candidate.number).is_well(now), true, candidate.priority, 0),
+            }
         };
         let untried = || (0..call.choices().len()).filter(|choice| !tried.contains(choice));
         let best = untried().map(rank).min()?;
         let equals = || untried().filter(|choice| rank(*choice) == best);
-        let weights = equals().map(|choice| call.candidate(choice).weight.max(1)).collect::<Vec<_>>();
+        let weight = |choice: usize| match &call.choices()[choice].own {
+            Some(mine) => mine.weight,
+            None => call.candidate(choice).weight,
+        };
+        let weights = equals().map(|choice| weight(choice).max(1)).collect::<Vec<_>>();
         let picked = pick(weights.iter().copied(), call.intent().call.0 as u64)?;
         equals().nth(picked)
     }
@@ -195,18 +214,44 @@ pub struct Provider {
     turn: AtomicUsize,
 }
 
-/// One of our credentials at a provider.
+/// A credential at a provider: one of ours, or an organisation's own.
 pub(super) struct Credential {
-    /// Its place in the configuration.
+    /// Its place in the configuration, or that of the organisation's.
     pub(super) place: u16,
     /// How it goes into a request.
     pub(super) means: Means,
     pub(super) benched: Rest,
     weight: u32,
+    /// Where it is an organisation's.
+    pub(super) own: Option<Standing>,
+}
+
+impl Credential {
+    /// One of an organisation's.
+    pub(super) fn of_organisation(place: u16, means: Means, standing: Standing) -> Self {
+        Self { place, means, benched: Rest::default(), weight: 1, own: Some(standing) }
+    }
+
+    /// Notes what an organisation's credential is worth, by the head of an answer.
+    pub(super) fn judge(&self, provider: &Provider, head: &ResponseHeader) {
+        let now = clock::now();
+        match (&self.own, judge(head)) {
+            (Some(_), Err(failure)) => rest(provider, self, failure),
+            (Some(standing), Ok(())) => standing.note_use(now),
+            (None, _) => {}
+        }
+    }
 }
 
 impl Provider {
     fn new(settings: &config::Provider, metrics: &Metrics) -> Result<Self, String> {
+        let provider = Self::without_addresses(settings, metrics)?;
+        provider.find_addresses();
+        Ok(provider)
+    }
+
+    /// A provider that can be asked once it is told where it is.
+    pub(super) fn without_addresses(settings: &config::Provider, metrics: &Metrics) -> Result<Self, String> {
         let credentials = settings
             .credentials
             .iter()
@@ -214,10 +259,10 @@ impl Provider {
             .map(|(credential, place)| {
                 let means = Means::of(&settings.credential, credential.secret.reveal())
                     .map_err(|problem| format!("a credential of {} {problem}", settings.name))?;
-                Ok(Credential { place, means, benched: Rest::default(), weight: credential.weight })
+                Ok(Credential { place, means, benched: Rest::default(), weight: credential.weight, own: None })
             })
             .collect::<Result<Vec<_>, String>>()?;
-        let provider = Self {
+        Ok(Self {
             name: Arc::clone(&settings.name),
             series: metrics.provider_series(&settings.name),
             header_sets: HeaderSets::new(settings)?,
@@ -228,9 +273,13 @@ impl Provider {
             idle: IdleConnections::default(),
             peers: ArcSwap::default(),
             turn: AtomicUsize::new(0),
-        };
-        provider.find_addresses();
-        Ok(provider)
+        })
+    }
+
+    /// Says where it is.
+    pub(super) fn set_addresses(&self, mut addresses: Vec<SocketAddr>) {
+        addresses.sort_unstable();
+        self.peers.store(Arc::new(addresses.into_iter().map(|address| Arc::new(self.peer_at(address))).collect()));
     }
 
     /// Whether it can be asked now with hope.
@@ -292,12 +341,7 @@ impl Provider {
     pub fn find_addresses(&self) {
         let url = self.settings.proxy.as_ref().unwrap_or(&self.settings.base_url);
         match (url.host.as_str(), url.port).to_socket_addrs() {
-            Ok(addresses) => {
-                let mut addresses: Vec<_> = addresses.collect();
-                addresses.sort_unstable();
-                self.peers
-                    .store(Arc::new(addresses.into_iter().map(|address| Arc::new(self.peer_at(address))).collect()));
-            }
+            Ok(addresses) => self.set_addresses(addresses.collect()),
             Err(error) => {
                 tracing::warn!(provider = &*self.name, host = url.host, %error, "the provider's name can't be resolved")
             }

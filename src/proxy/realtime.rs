@@ -5,6 +5,7 @@
 
 use super::answer_head::{AnswerHead, BodyLength};
 use super::attempt::{Failure, Outgoing, judge, within};
+use super::own;
 use super::providers::Provider;
 use super::relay::rest;
 use super::report::Report;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use filters::denied::Denied;
 use filters::dialect::Protocol;
 use filters::dialect::openai_realtime::{self, Event};
+use filters::own::OwnCredential;
 use filters::pipeline::{Admitted, Progress, Received};
 use filters::ports::Outcome;
 use filters::request_head::RequestHead;
@@ -44,6 +46,9 @@ pub(super) fn head(request: &RequestHeader) -> Result<RequestHead, Denied> {
     Ok(RequestHead::of_session(model))
 }
 
+/// The candidate of a session, by its number, and the place of the organisation's own credential, where it is that one's.
+type Served = (usize, Option<u16>);
+
 /// A session in the making or under way.
 pub(super) struct Session<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
@@ -59,15 +64,17 @@ impl Session<'_> {
     /// Finds a provider for a session whose first answer is admitted, and stands between the two until one of them leaves.
     pub(super) async fn run(mut self, mut call: Box<Admitted>) -> Result<Connection, Denied> {
         let mut tried = Vec::new();
-        while let Some(choice) = self.runtime.next_choice(&call, &tried, clock::now()) {
+        while let Some(choice) = self.runtime.next_choice(&call, &tried, &self.gateway.own, clock::now()) {
             self.report.attempts = self.report.attempts.saturating_add(1);
             let candidate = call.candidate(choice);
             let (number, model) = (candidate.number, Arc::clone(&candidate.model));
             let provider = Arc::clone(self.runtime.provider(number));
-            match self.dial(&provider, &model, &call).await {
+            let own = call.choices()[choice].own.clone();
+            match self.dial(&provider, &model, (&call, own.as_deref())).await {
                 Ok(upstream) => {
                     call.progress = Progress { choice, is_asked: false, ..Progress::default() };
-                    return Ok(self.begin(upstream, call, number).await);
+                    let place = own.map(|own| own.place);
+                    return Ok(self.begin(upstream, call, (number, place)).await);
                 }
                 Err(failure) => {
                     provider.series.failed_over(failure.reason());
@@ -80,9 +87,16 @@ impl Session<'_> {
     }
 
     /// Asks a provider to make its end of the session.
-    async fn dial(&mut self, provider: &Provider, model: &str, call: &Admitted) -> Result<Http1Session, Failure> {
+    async fn dial(
+        &mut self,
+        configured: &Arc<Provider>,
+        model: &str,
+        (call, own): (&Admitted, Option<&OwnCredential>),
+    ) -> Result<Http1Session, Failure> {
         let number = call.intent().call.0 as u64;
-        let credential = provider.credential(number, clock::now()).ok_or(Failure::Credential { status: 0 })?;
+        let account = self.gateway.own.of(own, configured, &self.gateway.metrics).await?;
+        let provider = own::provider_of(&account, configured);
+        let credential = own::credential_of(&account, || provider.credential(number, clock::now()))?;
         let path = self.target.path("");
         let outgoing = Outgoing {
             protocol: Protocol::Openai,
@@ -120,6 +134,7 @@ impl Session<'_> {
         let head = upstream.resp_header().ok_or(Failure::Reset)?;
         if head.status == http::StatusCode::SWITCHING_PROTOCOLS {
             upstream.maybe_upgrade_body_writer();
+            credential.own.iter().for_each(|own| own.note_use(clock::now()));
             return Ok(upstream);
         }
         let refused = judge(head).err().unwrap_or(Failure::Status { status: head.status.as_u16(), retry_after: None });
@@ -127,7 +142,7 @@ impl Session<'_> {
         Err(refused)
     }
 
-    async fn begin(self, upstream: Http1Session, call: Box<Admitted>, candidate: usize) -> Connection {
+    async fn begin(self, upstream: Http1Session, call: Box<Admitted>, served_by: Served) -> Connection {
         let mut head = AnswerHead::new(101, BodyLength::None);
         if let Some(provider) = upstream.resp_header() {
             head.pass_on(&provider.headers);
@@ -135,12 +150,12 @@ impl Session<'_> {
         head.fixed(CONNECTION, "Upgrade");
         head.fixed(UPGRADE, "websocket");
         head.call(call.intent().call, Protocol::Openai);
-        head.provider(&self.runtime.provider(candidate).name);
+        head.provider(&self.runtime.provider(served_by.0).name);
         let is_open = self.client.write_response_header(head.finish()).await.is_ok();
         let mut relay = Relay {
             session: self,
             upstream,
-            candidate,
+            served_by,
             call: Some(call),
             is_answering: false,
             scanner: FrameScanner::default(),
@@ -152,11 +167,13 @@ impl Session<'_> {
     }
 
     /// Looks the key up again and admits the next answer, under a name of its own.
-    async fn admit_next(&mut self, candidate: usize) -> Result<Box<Admitted>, Denied> {
+    async fn admit_next(&mut self, (candidate, place): Served) -> Result<Box<Admitted>, Denied> {
         let received = Received { call: self.report.call, target: self.target.clone(), at: self.report.started };
         let authenticated = self.gateway.authenticate(self.runtime, self.client, received).await?;
         let mut call = self.gateway.admit(self.runtime, authenticated, self.head.clone(), self.report).await?;
-        let same = (0..call.choices().len()).find(|choice| call.candidate(*choice).number == candidate);
+        let own = |choice: usize| call.choices()[choice].own.as_ref().map(|own| own.place);
+        let is_same = |choice: &usize| call.candidate(*choice).number == candidate && own(*choice) == place;
+        let same = (0..call.choices().len()).find(is_same);
         // Whose prices have gone meanwhile can't be asked any longer.
         call.progress.choice = same.ok_or(Denied::UpstreamFailed)?;
         Ok(call)
@@ -176,7 +193,7 @@ impl Session<'_> {
 struct Relay<'a> {
     session: Session<'a>,
     upstream: Http1Session,
-    candidate: usize,
+    served_by: Served,
     /// The answer that runs, or that may begin.
     call: Option<Box<Admitted>>,
     is_answering: bool,
@@ -249,7 +266,7 @@ impl Relay<'_> {
         written.map_err(|_| Ended { status: GOING_AWAY, reason: String::new() })?;
         if ends > 0 {
             self.session.turn_over();
-            match self.session.admit_next(self.candidate).await {
+            match self.session.admit_next(self.served_by).await {
                 Ok(call) => self.call = Some(call),
                 Err(denied) => {
                     self.session.report.refuse(&denied);

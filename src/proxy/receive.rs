@@ -88,7 +88,8 @@ fn through(path: &str, runtime: &Runtime) -> Option<Target> {
     let path = path.strip_prefix("/api").unwrap_or(path).strip_prefix('/')?;
     let (name, _) = path.split_once('/')?;
     let provider = runtime.provider_named(name)?;
-    Target::through(name, provider.settings.protocol, &provider.settings.base_url.path, &path[name.len()..])
+    let (settings, path) = (&provider.settings, &path[name.len()..]);
+    Some(Target::through(name, settings.protocol, &settings.base_url.path, path))
 }
 
 /// Refuses a method that the route does not answer.

@@ -4,6 +4,7 @@ use super::answer::{self, Break, Passage};
 use super::attempt::{self, Exchange, Failure, Outgoing};
 use super::health::RETRY_AFTER_MAX;
 use super::objects::Claimer;
+use super::own::{self, OwnAccount};
 use super::providers::{Credential, Provider};
 use super::report::Report;
 use super::{Connection, Gateway, Runtime};
@@ -36,6 +37,8 @@ struct Search {
 struct Attempt {
     choice: usize,
     provider: Arc<Provider>,
+    /// Whether it was made with the organisation's own credential.
+    is_own: bool,
     failure: Failure,
 }
 
@@ -57,6 +60,9 @@ impl Search {
         let wait = waits.reduce(|first, second| Some(first?.min(second?))).flatten();
         match (wait, self.failures.last()) {
             (Some(wait), _) => Denied::ProviderRateLimited { retry_after_ms: milliseconds(wait) },
+            (None, Some(Attempt { is_own: true, failure: Failure::Credential { .. }, .. })) => {
+                Denied::OwnCredentialUnusable
+            }
             (None, Some(last)) => last.failure.denied(),
             (None, None) => Denied::UpstreamFailed,
         }
@@ -86,11 +92,22 @@ pub(super) struct Opening {
     pub(super) is_deserted: bool,
     /// Which of the provider's credentials was used.
     pub(super) credential: u16,
+    /// The organisation's own account, where it was that one's.
+    pub(super) account: Option<Arc<OwnAccount>>,
 }
 
 impl Opening {
     fn new(exchange: Box<Exchange>, (meter, is_stream): (Meter, bool)) -> Self {
-        Self { exchange, meter, first: super::EMPTY, is_stream, broken: None, is_deserted: false, credential: 0 }
+        Self {
+            exchange,
+            meter,
+            first: super::EMPTY,
+            is_stream,
+            broken: None,
+            is_deserted: false,
+            credential: 0,
+            account: None,
+        }
     }
 }
 
@@ -105,7 +122,7 @@ impl Gateway {
         report: &mut Report,
     ) -> Connection {
         let mut search = Search::default();
-        while let Some(choice) = runtime.next_choice(&call, &search.tried, clock::now()) {
+        while let Some(choice) = runtime.next_choice(&call, &search.tried, &self.own, clock::now()) {
             report.attempts = report.attempts.saturating_add(1);
             call.progress = Progress { choice, is_asked: true, ..Progress::default() };
             let is_last = search.tried.len() + 1 == call.choices().len();
@@ -113,9 +130,10 @@ impl Gateway {
             let opening = self.open(runtime, client, &mut call, body, is_last).await;
             report.upstream += begun.elapsed();
             match opening {
-                Ok(opening) => {
+                Ok(mut opening) => {
                     let claimer = Claimer::of_call(&call, &opening).map(Box::new);
-                    let passage = Passage { gateway: self, runtime, client, call, claimer, report };
+                    let account = opening.account.take();
+                    let passage = Passage { gateway: self, runtime, client, call, claimer, account, report };
                     return passage.run(opening).await;
                 }
                 Err(failure) => {
@@ -124,11 +142,13 @@ impl Gateway {
                     // Whoever failed like this is not paid.
                     call.progress.is_asked = false;
                     // Another of our credentials may be better, unless the call is bound to one; each is benched once, so this ends.
-                    let may_differ = call.pinned_credential().is_none() && provider.has_credential(clock::now());
+                    let is_own = call.choices()[choice].own.is_some();
+                    let may_differ =
+                        !is_own && call.pinned_credential().is_none() && provider.has_credential(clock::now());
                     if !matches!(failure, Failure::Credential { .. }) || !may_differ {
                         search.tried.push(choice);
                     }
-                    let attempt = Attempt { choice, provider, failure };
+                    let attempt = Attempt { choice, provider, is_own, failure };
                     note_attempt(&mut call, report.attempts, &attempt);
                     search.note(attempt);
                 }
@@ -147,11 +167,13 @@ impl Gateway {
         is_last: bool,
     ) -> Result<Opening, Failure> {
         let candidate = call.candidate(call.progress.choice);
-        let provider = Arc::clone(runtime.provider(candidate.number));
-        let now = clock::now();
-        let credential = provider
-            .pinned_credential(call.pinned_credential(), call.intent().call.0 as u64, now)
-            .ok_or(Failure::Credential { status: 0 })?;
+        let configured = runtime.provider(candidate.number);
+        let own = call.choices()[call.progress.choice].own.as_deref();
+        let account = self.own.of(own, configured, &self.metrics).await?;
+        let provider = Arc::clone(own::provider_of(&account, configured));
+        let (now, number) = (clock::now(), call.intent().call.0 as u64);
+        let ours = || provider.pinned_credential(call.pinned_credential(), number, now);
+        let credential = own::credential_of(&account, ours)?;
         let ask_usage =
             call.head().streamed && call.intent().route.dialect().must_ask_for_usage() && provider.settings.adds_usage;
         let rewrite = Rewrite {
@@ -178,15 +200,14 @@ impl Gateway {
         crash::point("after-dial");
         if !exchange.has_head() {
             let meter = Meter::of_answer(call.intent().route.dialect());
-            let mut opening = Opening::new(exchange, (meter, false));
-            opening.is_deserted = true;
-            return Ok(opening);
+            return Ok(Opening { is_deserted: true, ..Opening::new(exchange, (meter, false)) });
         }
         if let Err(failure) = attempt::judge(exchange.head()) {
             rest(&provider, credential, failure);
             exchange.release(self).await;
             return Err(failure);
         }
+        credential.own.iter().for_each(|own| own.note_use(now));
         let mut opening = self.begin_answer(exchange, client, call, ask_usage).await;
         opening.credential = credential.place;
         if opening.meter.seen().error_first && !is_last {
@@ -194,6 +215,7 @@ impl Gateway {
             opening.exchange.abort().await;
             return Err(Failure::FirstEvent);
         }
+        opening.account = account;
         Ok(opening)
     }
 
@@ -280,17 +302,25 @@ pub(super) fn meter_of(exchange: &Exchange, dialect: Dialect, streamed: bool, wi
 /// Leaves alone for a while what has just failed.
 pub(super) fn rest(provider: &Provider, credential: &Credential, failure: Failure) {
     let now = clock::now();
+    // What an organisation's account does must not keep others from the provider.
+    let cooling = credential.own.as_ref().map_or(&provider.cooling, |own| &own.cooling);
     match failure {
-        Failure::Credential { .. } => {
-            tracing::error!(provider = &*provider.name, "the provider refuses our credential");
+        Failure::Credential { status } => {
+            match &credential.own {
+                Some(own) => {
+                    tracing::warn!(provider = &*provider.name, credential = %own.id, status, "the provider refuses an organisation's credential");
+                    own.note_benched(status, now.plus(milliseconds(provider.settings.bench) as i64), now);
+                }
+                None => tracing::error!(provider = &*provider.name, "the provider refuses our credential"),
+            }
             credential.benched.begin(now, provider.settings.bench);
         }
         Failure::Status { retry_after, .. } => {
             let length = retry_after.unwrap_or(provider.settings.cool_down).min(RETRY_AFTER_MAX);
-            provider.cooling.begin(now, length);
+            cooling.begin(now, length);
         }
         Failure::Connect | Failure::Reset | Failure::HeaderTimeout | Failure::FirstEvent => {
-            provider.cooling.begin(now, provider.settings.cool_down)
+            cooling.begin(now, provider.settings.cool_down)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Clients that leave after every byte of an answer, over streams in memory: what has passed is charged, to the token.
 
 use super::*;
+use crate::address_guard::AddressGuard;
 use crate::config::Config;
 use filters::id::{KeyId, OrgId};
 use filters::key::{Key, Status, Token};
@@ -61,6 +62,7 @@ impl Bench {
             addresses: Vec::new(),
             secret_ends: None,
             chain: Arc::new(Chain::default()),
+            own: None,
         };
         let journal = MemoryJournal::default();
         let metrics = Arc::new(Metrics::default());
@@ -75,6 +77,7 @@ impl Bench {
             rates: None,
             metrics,
             control: Arc::new(NoControl),
+            own: OwnAccounts::new(AddressGuard::new(&config.outgoing).expect("a guard"), mpsc::channel(1).0),
             dialer: Dialer::new(None).expect("a dialer"),
             activity: Arc::default(),
             options: HttpServerOptions::default(),

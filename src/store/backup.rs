@@ -1,6 +1,6 @@
 //! Copies of the books: made while the gateway runs, put back while it does not.
 //!
-//! A copy is the database as of one moment and the pepper, without the journal: what was called since is in the journal
+//! A copy is the database as of one moment, the pepper and the master keys if they lie beside it, without the journal: what was called since is in the journal
 //! of the node, and is shipped again when the gateway starts on restored books. The directory of a copy appears whole or not at
 //! all; what says that it is whole is written last.
 
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 const DATABASE: &str = "tollgate.db";
 const PEPPER: &str = "pepper";
+/// Not there where the configuration names others, and in backups of earlier releases.
+const MASTER_KEYS: &str = "master-keys";
 const MANIFEST: &str = "backup.json";
 /// The books that a restore has replaced, until the next one.
 const REPLACED: &str = "tollgate.db.replaced";
@@ -89,6 +91,7 @@ async fn fill(data: &Path, draft: &Path, now: EpochMs) -> Result<Manifest, Store
         File::open(&database).and_then(read_through).map_err(|cause| file_error(&database, cause))?;
     let pepper = data.join(PEPPER);
     copy_private(&pepper, &draft.join(PEPPER)).map_err(|cause| file_error(&pepper, cause))?;
+    copy_if_any(&data.join(MASTER_KEYS), &draft.join(MASTER_KEYS))?;
     let manifest = Manifest { format: FORMAT, made_ms: now.0, database_bytes, database_sha256 };
     let text = serde_json::to_vec(&manifest).map_err(|cause| file_error(draft, cause.into()))?;
     let written = write_private(&draft.join(MANIFEST), &text).and_then(|()| sync(draft));
@@ -112,8 +115,10 @@ pub async fn restore(from: &Path, data: &Path, held: &Held) -> Result<Restored, 
             "its database is not the one that was backed up: it is damaged, take another backup",
         ));
     }
+    let master_keys = data.join("master-keys.restored");
+    copy_if_any(&from.join(MASTER_KEYS), &master_keys)?;
     let journal_has_gap = prepare(&database, data, held).await?;
-    let replaced = put_in_place(data, &database, &pepper).map_err(|cause| file_error(data, cause))?;
+    let replaced = put_in_place(data, &database, [&pepper, &master_keys]).map_err(|cause| file_error(data, cause))?;
     Ok(Restored { manifest, replaced, journal_has_gap })
 }
 
@@ -158,7 +163,7 @@ async fn prepare(database: &Path, data: &Path, _held: &Held) -> Result<bool, Sto
 }
 
 /// Until the marker is gone again, nobody opens what is here.
-fn put_in_place(data: &Path, database: &Path, pepper: &Path) -> io::Result<Option<PathBuf>> {
+fn put_in_place(data: &Path, database: &Path, [pepper, master_keys]: [&Path; 2]) -> io::Result<Option<PathBuf>> {
     let (books, replaced, marker) = (data.join(DATABASE), data.join(REPLACED), data.join(MARKER));
     let beside = |path: &Path, suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
     let is_first = !marker.exists();
@@ -182,6 +187,9 @@ fn put_in_place(data: &Path, database: &Path, pepper: &Path) -> io::Result<Optio
     }
     fs::rename(database, &books)?;
     fs::rename(pepper, data.join(PEPPER))?;
+    if master_keys.exists() {
+        fs::rename(master_keys, data.join(MASTER_KEYS))?;
+    }
     sync(data)?;
     remove(&marker)?;
     sync(data)?;
@@ -216,6 +224,13 @@ fn copy_private(from: &Path, to: &Path) -> io::Result<()> {
     let mut copy = private(to)?;
     io::copy(&mut source, &mut copy)?;
     copy.sync_all()
+}
+
+fn copy_if_any(from: &Path, to: &Path) -> Result<(), StoreError> {
+    if !from.exists() {
+        return Ok(());
+    }
+    copy_private(from, to).map_err(|cause| file_error(from, cause))
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -286,6 +286,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (13, "keys", include_str!("migrations/0013_keys.sql")),
     (14, "credits", include_str!("migrations/0014_credits.sql")),
     (15, "usage", include_str!("migrations/0015_usage.sql")),
+    (16, "credentials", include_str!("migrations/0016_credentials.sql")),
     (17, "events", include_str!("migrations/0017_events.sql")),
 ];
 

@@ -43,6 +43,7 @@ async fn server(dir: &Path) -> Option<Server> {
         let made = format!("CREATE DATABASE {name}");
         sqlx::query(AssertSqlSafe(made)).execute(&mut admin).await.expect("a database");
         std::fs::write(dir.join("pepper"), "5a".repeat(32)).expect("written");
+        std::fs::write(dir.join("master-keys"), "a5".repeat(32)).expect("written");
     }
     let (server, _) = url.rsplit_once('/').expect("a database in the URL");
     let url = Secret::of_test(&format!("{server}/{name}"));

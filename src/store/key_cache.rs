@@ -11,8 +11,9 @@ use super::redis::Redis;
 use super::refresh::{Following, REREAD_TICKS};
 use super::{Store, StoreError};
 use async_trait::async_trait;
-use filters::id::QuotaId;
+use filters::id::{OrgId, QuotaId};
 use filters::key::{Key, Lookup, Presented};
+use filters::own::OwnCredentials;
 use filters::ports::{Keys, StoreUnavailable};
 use filters::quota::Peers;
 use std::collections::VecDeque;
@@ -226,6 +227,12 @@ impl Keys for KeyCache {
             return Ok(None);
         }
         shared.ask_others(token).await
+    }
+
+    async fn own(&self, org: OrgId) -> Result<Option<OwnCredentials>, StoreUnavailable> {
+        let read = self.shared.store.own_credentials(org).await;
+        read.inspect_err(|cause| tracing::warn!(%org, %cause, "credentials can't be read"))
+            .map_err(|_| StoreUnavailable)
     }
 }
 

@@ -16,8 +16,8 @@ mod uses;
 
 pub use change::KeyChange;
 pub use list::{KeyFilter, KeyOrder, KeyPlace};
-use rows::{addresses_text, folded, join};
-pub(super) use rows::{read_row, select, select_by_old_secret};
+use rows::{addresses_text, folded};
+pub(super) use rows::{join, read_row, select, select_by_old_secret, split};
 pub use secrets::{GRACE_MAX_MS, SecretRecord};
 pub(super) use uses::Use;
 
@@ -121,6 +121,8 @@ pub struct KeyRecord {
     pub project: Option<ProjectId>,
     /// Whether its organisation is suspended.
     pub org_suspended: bool,
+    /// Whether its organisation has credentials at providers itself.
+    pub(super) has_own: bool,
     /// What people call it.
     pub name: String,
     /// What people say of it.

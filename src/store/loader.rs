@@ -1,15 +1,18 @@
 //! Reads keys that are not in memory: callers who miss the same token share one answer, and all who miss while a statement
 //! runs share the next. Where nodes keep records for one another, `recall.rs` is asked first.
 
+use super::credentials;
 use super::key_cache::{Entry, Shared, lock};
 use super::keys::{self, KeyRecord, Use};
 use super::live_quotas::Figures;
 use super::quotas::{self, QuotaRow};
+use super::vault::Vault;
 use super::{Connection, Engine, LIST_MAX, StoreError, engine, push_list};
 use crate::clock;
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
 use filters::key::{Key, Lookup, Presented, TokenHash};
+use filters::own::OwnCredentials;
 use filters::ports::StoreUnavailable;
 use filters::time::EpochMs;
 use sqlx::QueryBuilder;
@@ -83,6 +86,7 @@ pub(super) enum Wanted<'a> {
 pub(super) struct LoadedKey {
     pub(super) record: KeyRecord,
     pub(super) quotas: Vec<QuotaRow>,
+    pub(super) own: Option<OwnCredentials>,
 }
 
 /// What was read, and when by the clock of the books; nobody asks them that where nobody needs to know.
@@ -207,7 +211,7 @@ impl Shared {
     }
 
     /// Puts a key in memory. One whose figures nobody has looked at does not take the place of another, and is read soon.
-    pub(super) fn take_in(&self, LoadedKey { record, quotas }: LoadedKey, figures: Figures) -> Arc<Key> {
+    pub(super) fn take_in(&self, LoadedKey { record, quotas, own }: LoadedKey, figures: Figures) -> Arc<Key> {
         let (tick, entries, lookup) = (self.ticks.load(Relaxed), self.entries.pin(), record.lookup);
         let known = entries.get(&lookup);
         if let Some(known) = known
@@ -216,7 +220,7 @@ impl Shared {
             return Arc::clone(&known.key);
         }
         let (chain, ids) = lock(&self.quotas).chain(quotas.iter(), figures);
-        let key = Arc::new(into_key(record, chain));
+        let key = Arc::new(into_key(record, chain, own));
         // A key that is read again is not used by that.
         let used = known.map_or(tick, |entry| entry.used.load(Relaxed));
         if known.is_none() {
@@ -246,7 +250,8 @@ impl Shared {
             Wanted::Lookups(lookups) => (by_lookup(&mut snapshot, lookups).await?, Vec::new()),
             Wanted::Tokens(tokens) => self.by_token(&mut snapshot, tokens).await?,
         };
-        let keys = with_quotas(&mut snapshot, records).await?;
+        let mut keys = with_quotas(&mut snapshot, records).await?;
+        add_own(&mut snapshot, self.store.vault(), &mut keys).await?;
         Ok(Reading { keys, moves, read })
     }
 
@@ -334,12 +339,23 @@ async fn with_quotas(connection: &mut Connection, records: Vec<KeyRecord>) -> Re
         quotas.extend(project.into_iter().flatten().cloned());
         let org = by_owner.get(&record.org.to_string());
         quotas.extend(org.into_iter().flatten().cloned());
-        LoadedKey { record, quotas }
+        LoadedKey { record, quotas, own: None }
     });
     Ok(loaded.collect())
 }
 
-fn into_key(record: KeyRecord, chain: filters::quota::Chain) -> Key {
+/// Few organisations have credentials of their own: nobody looks for those of the others.
+async fn add_own(connection: &mut Connection, vault: &Vault, keys: &mut [LoadedKey]) -> Result<(), StoreError> {
+    let orgs: BTreeSet<OrgId> = keys.iter().filter(|key| key.record.has_own).map(|key| key.record.org).collect();
+    if orgs.is_empty() {
+        return Ok(());
+    }
+    let by_org = credentials::read_own(connection, vault, &Vec::from_iter(orgs)).await?;
+    keys.iter_mut().for_each(|key| key.own = by_org.get(&key.record.org).cloned());
+    Ok(())
+}
+
+fn into_key(record: KeyRecord, chain: filters::quota::Chain, own: Option<OwnCredentials>) -> Key {
     Key {
         id: record.id,
         name: record.name.into(),
@@ -354,6 +370,7 @@ fn into_key(record: KeyRecord, chain: filters::quota::Chain) -> Key {
         addresses: record.addresses,
         secret_ends: record.secret_ends,
         chain: Arc::new(chain),
+        own,
     }
 }
 

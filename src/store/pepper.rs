@@ -43,7 +43,7 @@ pub(super) async fn open(path: &Path, if_none: IfNone, writer: &AnyPool) -> Resu
     let refuse = |problem| StoreError::Pepper { path: path.to_owned(), problem };
     let known = read_probe(writer).await?;
     if known.is_none() && if_none == IfNone::Make {
-        create(path)?;
+        create(path, PEPPER_BYTES)?;
     }
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -143,12 +143,12 @@ async fn read_probe(writer: &AnyPool) -> Result<Option<String>, StoreError> {
     Ok(sqlx::query_scalar(probe).fetch_optional(writer).await?)
 }
 
-/// Makes the file unless there is one. It appears whole or not at all: it is written under another name, then linked.
-fn create(path: &Path) -> Result<(), StoreError> {
+/// Makes a file with so many random bytes unless there is one. It appears whole or not at all: it is written under another name, then linked.
+pub(super) fn create(path: &Path, bytes: usize) -> Result<(), StoreError> {
     if path.exists() {
         return Ok(());
     }
-    let mut secret = [0u8; PEPPER_BYTES];
+    let mut secret = zeroize::Zeroizing::new(vec![0u8; bytes]);
     getrandom::fill(&mut secret)?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let draft = path.with_extension(std::process::id().to_string());

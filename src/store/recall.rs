@@ -120,7 +120,9 @@ impl Recollection {
         }
         let found: HashSet<Lookup> = keys.iter().map(|key| key.record.lookup).collect();
         let missing = asked.iter().filter(|lookup| !found.contains(*lookup));
-        let known = keys.iter().map(|key| self.records.seal(key.record.lookup, Some(key), read));
+        // Secrets of organisations are for the store alone, and without them a key would be another one.
+        let shareable = keys.iter().filter(|key| !key.record.has_own);
+        let known = shareable.map(|key| self.records.seal(key.record.lookup, Some(key), read));
         let sealed = known.chain(missing.map(|lookup| self.records.seal(*lookup, None, read))).collect();
         let records = self.records.clone();
         // Nobody waits for it.

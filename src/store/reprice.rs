@@ -29,6 +29,8 @@ pub struct Served<'a> {
     pub provider: &'a str,
     /// When the call began.
     pub started: EpochMs,
+    /// Whether it was made with a credential of the organisation's own.
+    pub is_own: bool,
     /// The picture that it was charged for, where the price that it names tells them apart.
     pub picture: Option<&'a str>,
 }
@@ -95,11 +97,13 @@ fn reprice<'a>(
 ) -> Result<Repriced, StoreError> {
     let charge = NanoUsd(row.try_get("charge_nano")?);
     let usage = read_usage(row)?;
+    let charged_at = kept.get(&read_price_id(row)?);
     let served = Served {
         model: row.try_get("model")?,
         provider: row.try_get("provider")?,
         started: EpochMs(row.try_get("started_ms")?),
-        picture: kept.get(&read_price_id(row)?).and_then(|price| price.picture.as_deref()),
+        is_own: charged_at.is_some_and(|price| price.fee.is_some()),
+        picture: charged_at.and_then(|price| price.picture.as_deref()),
     };
     let cost = match price_of(served) {
         Some(price) => price.cost(&usage, Tier::named(row.try_get("tier")?)),

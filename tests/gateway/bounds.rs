@@ -163,7 +163,7 @@ impl Recorded {
         let allowances = Allowances { output_tokens_max: 16_384, clamp_output_tokens_min: 256 };
         let catalogue = catalogue(self.dialect);
         let model = &catalogue.models()[0];
-        let choice = Choice { index: 0, price: Arc::clone(&model.candidates[0].prices[0]) };
+        let choice = Choice { index: 0, price: Arc::clone(&model.candidates[0].prices[0]), own: None };
         let need = reserve::need(&self.head, model, &[choice], &allowances);
         let bound = need.bound?;
         let cost = price().cost(&self.usage, Tier::Standard);

@@ -2,6 +2,7 @@
 
 mod access;
 mod calls;
+mod credentials;
 mod credits;
 mod injections;
 mod invitations;

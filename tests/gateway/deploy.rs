@@ -99,6 +99,9 @@ fn the_configuration_of_a_node_is_one_that_the_gateway_takes() {
     let here = given.replace("/usr/share/tollgate/models.toml", catalogue.to_str().expect("a plain name"));
     assert_ne!(here, given, "the catalogue is where the image has it");
     let directory = tempfile::tempdir().expect("a directory");
+    let keys = directory.path().join("master-keys");
+    std::fs::write(&keys, "5a".repeat(32)).expect("it can be written");
+    let here = here.replace("/run/secrets/master-keys", keys.to_str().expect("a plain name"));
     let file: PathBuf = directory.path().join("tollgate.toml");
     std::fs::write(&file, here).expect("it can be written");
     let checked = run(&["check", "--config", file.to_str().expect("a plain name")]);
@@ -187,8 +190,9 @@ fn every_credential_can_be_given_to_a_node() {
     }
     let pepper = value(&toml, "pepper_file");
     assert_eq!(pepper, "/run/secrets/pepper", "where compose puts the secret of this name");
-    assert!(set.contains("mountPath: /run/secrets,") && set.contains("items: [{ key: pepper, path: pepper }]"));
-    assert!(compose.contains("secrets: [pepper]"));
+    assert!(set.contains("mountPath: /run/secrets,") && set.contains("items: [{ key: pepper, path: pepper },"));
+    assert!(compose.contains("secrets: [pepper, master-keys]"));
+    assert!(set.contains("{ key: master-keys, path: master-keys }") && toml.contains("/run/secrets/master-keys"));
     assert!(deploy("tollgate.service").contains(&format!("\nBindReadOnlyPaths=-/etc/tollgate/pepper:{pepper}\n")));
 }
 

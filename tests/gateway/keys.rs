@@ -1,6 +1,6 @@
 //! Keys as clients meet them: tokens, the headers that carry them, what they open, what they tell, and what they never leave behind.
 
-mod canaries;
+pub(crate) mod canaries;
 mod errors;
 
 use crate::money::{Account, cost_of, counting, dollars, meddle, nano, raw, within_a_second};

@@ -72,7 +72,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ),
     ("demo", &["app", "clock", "config", "simulated_provider", "store"]),
     // Of the configuration it takes the validated types, which the composition root hands over.
-    ("proxy", &["clock", "config", "crash", "error", "metrics"]),
+    ("proxy", &["address_guard", "clock", "config", "crash", "error", "metrics"]),
     ("address_guard", &["config"]),
     ("webhooks", &["address_guard", "clock", "config", "store"]),
     ("control", &["address_guard", "clock", "config", "decimal", "error", "metrics", "store"]),
@@ -118,7 +118,7 @@ const UNKNOWN_TO: [(&str, &[&str]); 6] = [
 ];
 
 /// All that the crate of decisions depends on.
-const FILTERS_DEPEND_ON: [&str; 15] = [
+const FILTERS_DEPEND_ON: [&str; 16] = [
     "arc-swap",
     "async-trait",
     "base64",
@@ -134,6 +134,7 @@ const FILTERS_DEPEND_ON: [&str; 15] = [
     "sonic-rs",
     "subtle",
     "thiserror",
+    "zeroize",
 ];
 
 /// One Rust file.

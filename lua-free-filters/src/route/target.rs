@@ -78,9 +78,9 @@ impl Target {
     }
 
     /// The target of a path behind the name of a provider. It may be written as the provider's own clients write it, below
-    /// the `base` of its URL, or as ours do.
+    /// the `base` of its URL, or as ours do. What is in no row is passed through to those who have a credential there themselves.
     #[must_use]
-    pub fn through(provider: &str, protocol: Protocol, base: &str, path: &str) -> Option<Self> {
+    pub fn through(provider: &str, protocol: Protocol, base: &str, path: &str) -> Self {
         let speaks_anthropic = protocol == Protocol::Anthropic;
         let rows = || {
             let rows = TABLE.iter().filter(move |row| row.dialect.protocol() == protocol && row.handling != Inspect);
@@ -88,8 +88,12 @@ impl Target {
         };
         let below_base = path.strip_prefix(base).filter(|below| below.starts_with('/')).unwrap_or(path);
         let own = rows().find_map(|row| row.below(below_base));
-        let found = own.or_else(|| rows().find_map(|row| row.at(path))).or_else(|| is_unmetered(path))?;
-        Some(Self { provider: Some(provider.into()), ..found })
+        let passed_through = || {
+            let route = is_unmetered(path).map_or(Route::Passthrough, |target| target.route);
+            Self { name: Some(below_base.into()), ..Self::of(route) }
+        };
+        let found = own.or_else(|| rows().find_map(|row| row.at(path))).unwrap_or_else(passed_through);
+        Self { provider: Some(provider.into()), ..found }
     }
 
     /// The path below the provider's base URL, with the provider's own name of the model where the path names one.
@@ -100,9 +104,12 @@ impl Target {
             (None, _) | (_, None) => Cow::Borrowed(row.path),
             (Some((before, after)), Some(name)) => match row.handling {
                 Handling::Call => Cow::Owned(format!("{before}{}{after}", Written(model))),
-                Handling::Inspect | Handling::Object | Handling::Session | Handling::Unmetered | Handling::Control => {
-                    Cow::Owned(format!("{before}{name}{after}"))
-                }
+                Handling::Inspect
+                | Handling::Object
+                | Handling::Session
+                | Handling::Unmetered
+                | Handling::Control
+                | Handling::Passthrough => Cow::Owned(format!("{before}{name}{after}")),
             },
         }
     }
@@ -161,7 +168,7 @@ impl std::fmt::Display for Written<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Handling::Unmetered;
+    use super::super::Handling::{Passthrough, Unmetered};
     use super::super::Root::{Bare, V1, V1beta, V2};
     use super::*;
 
@@ -171,7 +178,8 @@ mod tests {
 
     #[test]
     fn every_route_answers_under_both_roots() {
-        for row in TABLE.iter().filter(|row| row.handling != Unmetered) {
+        // Behind a provider's name, or by its first part, stands what the others do not have.
+        for row in TABLE.iter().filter(|row| !matches!(row.handling, Unmetered | Passthrough)) {
             let below = row.path.replace("{}", "a-name");
             let root = match row.root {
                 V1 | V1Anthropic => "/v1",
@@ -224,15 +232,20 @@ mod tests {
 
     #[test]
     fn a_path_behind_a_providers_name_is_its_clients_or_ours() {
-        let through = |protocol, base, path| Target::through("p", protocol, base, path).map(|target| target.route);
+        let through = |protocol, base, path| Target::through("p", protocol, base, path).route;
         for path in ["/openai/v1/chat/completions", "/v1/chat/completions", "/chat/completions"] {
-            assert_eq!(through(Protocol::Openai, "/openai/v1", path), Some(Route::ChatCompletions), "{path}");
+            assert_eq!(through(Protocol::Openai, "/openai/v1", path), Route::ChatCompletions, "{path}");
         }
-        assert_eq!(through(Protocol::Anthropic, "/v1", "/v1/files/f"), Some(Route::AnthropicFile));
-        assert_eq!(through(Protocol::Openai, "/v1", "/v1/batches"), Some(Route::Unmetered));
-        assert_eq!(through(Protocol::Bedrock, "", "/model/m/converse"), Some(Route::Converse));
+        assert_eq!(through(Protocol::Anthropic, "/v1", "/v1/files/f"), Route::AnthropicFile);
+        assert_eq!(through(Protocol::Openai, "/v1", "/v1/batches"), Route::Unmetered);
+        assert_eq!(through(Protocol::Bedrock, "", "/model/m/converse"), Route::Converse);
         for path in ["/v1/messages", "/v1/models", "/v1/organization/users", "/chat"] {
-            assert_eq!(through(Protocol::Openai, "/v1", path), None, "{path}");
+            assert_eq!(through(Protocol::Openai, "/v1", path), Route::Passthrough, "{path}");
+        }
+        for (path, below) in
+            [("/v1/organization/users", "/organization/users"), ("/v1/batches", "/batches"), ("/x", "/x")]
+        {
+            assert_eq!(Target::through("p", Protocol::Openai, "/v1", path).name.as_deref(), Some(below), "{path}");
         }
         assert_eq!(Target::at("/v1/messages", false).and_then(|target| target.provider), None);
     }

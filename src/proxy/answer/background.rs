@@ -6,13 +6,17 @@ use crate::clock;
 use crate::metrics::InFlight;
 use crate::proxy::answer_head::BodyLength;
 use crate::proxy::attempt::{Exchange, Outgoing};
+use crate::proxy::own::OwnAccount;
 use crate::proxy::providers::Provider;
 use crate::proxy::report::Report;
 use crate::proxy::way::Way;
 use crate::proxy::{Connection, Gateway, Runtime};
 use bytes::{Bytes, BytesMut};
+use filters::denied::Denied;
 use filters::dialect::{Dialect, Protocol};
 use filters::meter::Meter;
+use filters::objects::Object;
+use filters::own::is_own;
 use filters::pipeline::Admitted;
 use filters::ports::{Amendment, Outcome, Unread};
 use filters::tally::Tally;
@@ -34,6 +38,8 @@ pub(super) struct Unanswered {
     id: Arc<str>,
     provider: Arc<Provider>,
     credential: u16,
+    /// The organisation's own account, where the credential is that one's.
+    account: Option<Arc<OwnAccount>>,
 }
 
 impl Unanswered {
@@ -53,9 +59,12 @@ impl Unanswered {
 
     /// Asks the provider that has the response, with the credential that made it.
     async fn ask(&self, gateway: &Gateway, runtime: &Runtime) -> Option<Said> {
-        let Self { id, provider, credential } = self;
+        let Self { id, provider, credential, account } = self;
         let (peer, now) = (provider.peer()?, clock::now());
-        let credential = provider.pinned_credential(Some(*credential), 0, now)?;
+        let credential = match account {
+            Some(account) => &account.credential,
+            None => provider.pinned_credential(Some(*credential), 0, now)?,
+        };
         let idle = provider.settings.timeouts.idle;
         let outgoing = Outgoing {
             protocol: Protocol::Openai,
@@ -95,7 +104,7 @@ impl Passage<'_> {
             return None;
         }
         let (id, credential) = self.claimer.as_ref()?.response()?;
-        Some(Unanswered { id, credential, provider: Arc::clone(exchange.provider()) })
+        Some(Unanswered { id, credential, provider: Arc::clone(exchange.provider()), account: self.account.clone() })
     }
 
     /// Passes on what the provider says of an answer that is still to come.
@@ -209,12 +218,27 @@ impl Gateway {
         }
     }
 
+    /// The organisation's own account that has an object, where one has; an error if it is not to be had.
+    async fn account_of(&self, object: &Object, configured: &Arc<Provider>) -> Result<Option<Arc<OwnAccount>>, Denied> {
+        if !is_own(object.credential) {
+            return Ok(None);
+        }
+        let own = self.keys.own(object.org).await.map_err(|_| Denied::OwnersUnavailable)?;
+        let own = own.and_then(|own| own.iter().find(|own| own.place == object.credential).cloned());
+        let own = own.ok_or(Denied::OwnCredentialUnusable)?;
+        let account = self.own.account(&own, configured, &self.metrics).await;
+        account.map(Some).map_err(|failure| failure.denied())
+    }
+
     async fn take_up(self: Arc<Self>, runtime: Arc<Runtime>, unread: Unread) {
         let Unread { response, usage, charge, price, shares } = unread;
-        let Some(provider) = runtime.provider_named(&response.provider).map(Arc::clone) else { return };
-        let mut versions = runtime.catalogue.candidates().flat_map(|(_, candidate)| &candidate.prices);
+        let Some(configured) = runtime.provider_named(&response.provider) else { return };
+        let Ok(account) = self.account_of(&response, configured).await else { return };
+        let provider = Arc::clone(account.as_ref().map_or(configured, |account| &account.provider));
+        let mut versions = runtime.catalogue.candidates().flat_map(|(_, candidate)| candidate.price_versions());
         let Some(version) = versions.find(|version| version.id == price) else { return };
-        let unanswered = Unanswered { id: Arc::clone(&response.id), provider, credential: response.credential };
+        let unanswered =
+            Unanswered { id: Arc::clone(&response.id), provider, credential: response.credential, account };
         let Said::Ended(_, tally) = unanswered.follow(&self, &runtime).await else { return };
         let Some(reported) = tally.reported else { return };
         let cost = version.price.cost(&reported.usage, tally.tier.unwrap_or_default());

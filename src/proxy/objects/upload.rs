@@ -7,7 +7,7 @@ use crate::proxy::answer_head::BodyLength;
 use crate::proxy::attempt::{Exchange, Failure, Outgoing};
 use crate::proxy::providers::{Credential, Provider};
 use crate::proxy::way::Way;
-use crate::proxy::{Connection, receive};
+use crate::proxy::{Connection, own, receive};
 use bytes::{Bytes, BytesMut};
 use filters::denied::Denied;
 use filters::dialect::Dialect;
@@ -31,8 +31,13 @@ struct Made {
 impl Inquiry<'_> {
     /// Passes an upload on to a provider.
     pub(super) async fn upload(mut self) -> Result<Connection, Denied> {
-        let (provider, now) = (self.receiver()?, clock::now());
-        let credential = provider.credential(self.report.call.0 as u64, now).ok_or(Denied::UpstreamFailed)?;
+        let (configured, now) = (self.receiver()?, clock::now());
+        let own = own::first_at(self.key, &configured.name, &self.gateway.own, now).map(|own| &**own);
+        let account = self.gateway.own.of(own, &configured, &self.gateway.metrics).await;
+        let account = account.map_err(|failure| failure.denied())?;
+        let provider = Arc::clone(own::provider_of(&account, &configured));
+        let credential = own::credential_of(&account, || provider.credential(self.report.call.0 as u64, now));
+        let credential = credential.map_err(|failure| failure.denied())?;
         self.report.attempts = 1;
         let mut exchange = self.send(&provider, credential).await?;
         let answered = exchange.await_head().await;
@@ -50,8 +55,8 @@ impl Inquiry<'_> {
         Ok(connection)
     }
 
-    /// Who takes the file: of the providers that the key may use those that read files, and of them one that is well and comes first
-    /// in the catalogue.
+    /// Who takes the file: of the providers that the key may use those that read files, and of them one where the organisation has a
+    /// credential of its own, that is well, and that comes first in the catalogue.
     fn receiver(&self) -> Result<Arc<Provider>, Denied> {
         let protocol = self.target.route.protocol();
         let reads_files = |provider: &Provider| {
@@ -62,7 +67,13 @@ impl Inquiry<'_> {
         providers.retain(|provider| self.target.provider.is_some() || reads_files(provider));
         let now = clock::now();
         let rank = |provider: &Arc<Provider>| {
-            (!provider.is_well(now), self.runtime.rank(provider).unwrap_or(u32::MAX), Arc::clone(&provider.name))
+            let has_own = own::first_at(self.key, &provider.name, &self.gateway.own, now).is_some();
+            (
+                !has_own,
+                !has_own && !provider.is_well(now),
+                self.runtime.rank(provider).unwrap_or(u32::MAX),
+                Arc::clone(&provider.name),
+            )
         };
         providers.into_iter().min_by_key(rank).ok_or(Denied::NotFound)
     }

@@ -33,13 +33,16 @@ async fn a_backup_has_everything_and_nobody_else_can_read_it() {
     let to = dir.path().join("backup");
     let manifest = back_up(books.dir.path(), &to, NOW).await.expect("backed up");
     assert_eq!(names(dir.path()), ["backup"]);
-    assert_eq!(names(&to), [MANIFEST, PEPPER, DATABASE]);
+    assert_eq!(names(&to), [MANIFEST, MASTER_KEYS, PEPPER, DATABASE]);
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode(&to), 0o700);
-    assert!([MANIFEST, PEPPER, DATABASE].iter().all(|name| mode(&to.join(name)) == 0o600));
+    assert!([MANIFEST, MASTER_KEYS, PEPPER, DATABASE].iter().all(|name| mode(&to.join(name)) == 0o600));
     let elsewhere = dir.path().join("data");
     let restored = restore_into(&elsewhere, &to).await.expect("restored");
     assert_eq!(restored, Restored { manifest, replaced: None, journal_has_gap: false });
+    let [kept, restored] =
+        [books.dir.path(), &elsewhere].map(|data| fs::read(data.join(MASTER_KEYS)).expect("it is there"));
+    assert_eq!(kept, restored);
     let store = Store::open(&elsewhere).await.expect("a store");
     assert_eq!(store.key(books.key, NOW).await.expect("the key").spent(), books.key().await.spent());
     assert_eq!(store.audit().await.expect("audited").findings, []);

@@ -8,7 +8,7 @@ use filters::scope::{KeyKind, Scopes};
 use filters::time::EpochMs;
 use sqlx::Row;
 
-const COLUMNS: &str = "SELECT k.id, k.org, k.project, o.suspended_ms, k.name, k.description, k.metadata, k.created_by, k.kind, \
+const COLUMNS: &str = "SELECT k.id, k.org, k.project, o.suspended_ms, o.own_credentials, k.name, k.description, k.metadata, k.created_by, k.kind, \
      k.fingerprint, k.status, k.deleted_ms, k.scopes, k.models, k.providers, k.addresses, k.created_ms, k.expires_ms, \
      k.archived_ms, k.used_ms, l.at_ms AS last_used_ms";
 const JOINS: &str = "JOIN organisations o ON o.id = k.org LEFT JOIN last_used l ON l.key_id = k.id";
@@ -38,6 +38,7 @@ pub(in crate::store) fn read_row(row: &Rows) -> Result<KeyRecord, StoreError> {
             None => None,
         },
         org_suspended: row.try_get::<Option<i64>, _>("suspended_ms")?.is_some(),
+        has_own: row.try_get::<i64, _>("own_credentials")? > 0,
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         metadata: row.try_get("metadata")?,
@@ -69,12 +70,12 @@ pub(super) fn folded(name: &str, description: &str) -> String {
     format!("{name} {description}").to_lowercase()
 }
 
-pub(super) fn join(patterns: &[Glob]) -> String {
+pub(in crate::store) fn join(patterns: &[Glob]) -> String {
     let texts: Vec<&str> = patterns.iter().map(|pattern| &*pattern.0).collect();
     texts.join(" ")
 }
 
-fn split(patterns: &str) -> Vec<Glob> {
+pub(in crate::store) fn split(patterns: &str) -> Vec<Glob> {
     patterns.split_ascii_whitespace().map(|pattern| Glob(pattern.into())).collect()
 }
 

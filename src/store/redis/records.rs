@@ -149,7 +149,7 @@ struct WrittenQuota {
 }
 
 impl WrittenKey {
-    fn of(LoadedKey { record, quotas }: &LoadedKey) -> Self {
+    fn of(LoadedKey { record, quotas, .. }: &LoadedKey) -> Self {
         let globs = |globs: &[Glob]| globs.iter().map(|glob| glob.0.clone()).collect();
         Self {
             id: record.id.to_string(),
@@ -181,6 +181,7 @@ impl WrittenKey {
             org: self.org.parse().ok()?,
             project,
             org_suspended: self.org_suspended,
+            has_own: false,
             name: self.name,
             lookup,
             status: Status::named(&self.status)?,
@@ -202,7 +203,7 @@ impl WrittenKey {
             last_used: None,
         };
         let quotas = self.quotas.into_iter().map(WrittenQuota::read).collect::<Option<_>>()?;
-        Some(LoadedKey { record, quotas })
+        Some(LoadedKey { record, quotas, own: None })
     }
 }
 

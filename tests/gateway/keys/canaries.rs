@@ -36,13 +36,13 @@ fn needles(secret: &str) -> Vec<Vec<u8>> {
     needles
 }
 
-fn files_below(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
     let nested = entries.map(|path| if path.is_dir() { files_below(&path) } else { vec![path] });
     nested.flatten().collect()
 }
 
-fn assert_nowhere(secret: &str, place: &str, bytes: &[u8]) {
+pub(crate) fn assert_nowhere(secret: &str, place: &str, bytes: &[u8]) {
     for needle in needles(secret) {
         let found = memchr::memmem::find(bytes, &needle);
         let context = found.map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(200)..at]).into_owned());

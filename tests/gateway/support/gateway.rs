@@ -185,7 +185,6 @@ impl Gateway {
     }
 
     /// Starts a new process that will not get as far as serving, and waits for its end.
-    #[cfg(feature = "crash-points")]
     pub(crate) fn start_and_wait(&self, environment: &[(&str, &str)]) -> ExitStatus {
         self.begin_with(environment);
         self.wait()

@@ -129,6 +129,8 @@ impl Nodes {
         let pepper = tempfile::tempdir().expect("a temporary directory");
         let pepper_file = pepper.path().join("pepper");
         std::fs::write(&pepper_file, "5a".repeat(32)).expect("the directory can be written");
+        let master_keys = pepper.path().join("master-keys");
+        std::fs::write(&master_keys, "a5".repeat(32)).expect("the directory can be written");
         let to_redis = redis.proxies(N);
         let to_postgres: Vec<_> = clocks.iter().map(|_| FaultProxy::before(postgres.address)).collect();
         let begin = |(number, clock): (usize, &Clock)| {
@@ -140,7 +142,8 @@ impl Nodes {
             let cluster = format!("[cluster]\nredis = '{shared}'\nnodes_max = {N}");
             let setup =
                 clock.variables().iter().fold(setup.clone(), |setup, (name, value)| setup.variable(name, value));
-            let setup = setup.section(&store).section(&cluster);
+            let keys = format!("master_keys = {{ file = '{}' }}", master_keys.display());
+            let setup = setup.section(&store).section(&cluster).control(&keys);
             let openai = Upstream::openai("simulated-openai", provider.url());
             setup.upstream(openai).upstream(Upstream::anthropic("simulated-anthropic", provider.url())).begin()
         };
