@@ -116,10 +116,10 @@ async fn a_new_secret_keeps_the_place_and_a_deleted_one_never_gives_it_away() {
 async fn a_change_is_seen_by_keys_in_memory() {
     let books = Books::open().await;
     let cache = KeyCache::new(books.store.clone(), "node", KeyCacheSettings::default()).await.expect("a cache");
-    let lookup = books.store.pepper().lookup(&books.token);
+    let token = books.store.pepper().present(&books.token);
     let own = async || {
         cache.tick().await.expect("the store answers");
-        let key = cache.find(lookup).await.expect("the store answers").expect("it is there");
+        let key = cache.find(&token).await.expect("the store answers").expect("it is there");
         key.own.as_ref().map(|own| own.iter().map(|own| own.version).collect::<Vec<_>>())
     };
     assert_eq!(own().await, None);
