@@ -5,10 +5,9 @@
 //! - `input.rs`, `page.rs`: what comes in, and lists that go out
 //! - `money.rs`: amounts in requests and answers
 //! - `limits.rs`: limits in requests and answers
-//! - one file a noun: `operators.rs`, `sessions.rs`, `users.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `trail.rs`,
-//!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs` …
-//!   `keys.rs`, `credits.rs`, `statements.rs`, `retention.rs` …
-//!   `credits.rs`, `statements.rs`, `retention.rs`, `webhooks.rs`, `deliveries.rs`, `events.rs`, `calls.rs`, `usage.rs` …
+//! - one file a noun: `operators.rs`, `users.rs`, `sessions.rs`, `orgs.rs`, `members.rs`, `invitations.rs`, `projects.rs`, `keys.rs`,
+//!   `calls.rs`, `usage.rs`, `credits.rs`, `statements.rs`, `retention.rs`, `credentials.rs`, `webhooks.rs`, `deliveries.rs`,
+//!   `events.rs`, `trail.rs`
 
 pub mod access;
 pub mod caller;

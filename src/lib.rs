@@ -5,12 +5,12 @@
 //!
 //! - [`app`] puts everything together; the only file that sees every part
 //! - [`proxy`] the data plane: `proxy.rs::serve` is the journey of one request, readable aloud
-//! - [`control`] the control listener, and `/metrics`, `/livez`, `/readyz`
+//! - [`control`] the control plane: `control/table.rs` has every URL; and `/metrics`, `/livez`, `/readyz`
 //! - [`store`] the books and keys in SQL, the journal, the key cache
 //! - [`error`] refusals → status, code, message, in every error dialect: one table
 //! - [`config`] raw TOML → validated configuration; the only reader of environment and files
 //! - [`metrics`] every series and its labels · [`log`] every line and who writes it · [`clock`] the only reader of time
-//! - [`cli`] the commands for organisations, keys, usage, audit · [`demo`] everything in one process, to try it
+//! - [`cli`] the commands, for organisations, people, keys, money, usage, audit · [`demo`] everything in one process, to try it
 //! - [`address_guard`] connections to where tenants say, and to public addresses only
 //! - [`webhooks`] tells organisations, at URLs of theirs, what happened
 //! - [`crash`] where tests have the process die

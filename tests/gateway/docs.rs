@@ -1,7 +1,8 @@
 //! The documents' own commands, run as they stand: what does not work any more is found here before a reader does.
 
 use crate::support::{Gateway, PASSWORD, Setup, Upstream};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -78,4 +79,57 @@ fn a_key_is_rotated_without_downtime() {
         ("API_KEY", &*gateway.key.token),
     ];
     run("key-rotation.md", directory.path(), &variables);
+}
+
+/// The table of `docs/control-plane.md`, from the document that the control plane serves.
+fn table(document: &Value) -> String {
+    let mut table = "| method | path | needs | body | answer |\n|---|---|---|---|---|\n".to_owned();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        if path.starts_with("/v1/api-keys") {
+            continue;
+        }
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let operation = &item[method];
+            let Some(needs) = operation["x-needs"].as_str() else { continue };
+            let body = fields(document, &operation["requestBody"]["content"]["application/json"]["schema"]);
+            let answers = operation["responses"].as_object().expect("answers");
+            let good = answers.iter().filter(|(status, _)| status.starts_with('2'));
+            let answer = good.map(|(status, answer)| {
+                let schema = &answer["content"]["application/json"]["schema"];
+                let name = schema["$ref"].as_str().and_then(|name| name.rsplit('/').next()).unwrap_or_default();
+                let list = name.split_once('_').map_or(name.to_owned(), |(outer, inner)| format!("{outer} of {inner}"));
+                format!("{status} {list}").trim().to_owned()
+            });
+            let answer: Vec<_> = answer.collect();
+            writeln!(table, "| {} | `{path}` | {needs} | {body} | {} |", method.to_uppercase(), answer.join(", "))
+                .expect("a text grows");
+        }
+    }
+    table
+}
+
+/// The names of a body's fields; those that must be there are set off.
+fn fields(document: &Value, schema: &Value) -> String {
+    let schema = match schema["$ref"].as_str() {
+        Some(reference) => &document["components"]["schemas"][reference.rsplit('/').next().expect("a name")],
+        None => schema,
+    };
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let names = schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys());
+    let named = names.map(|name| if required.contains(&json!(name)) { format!("**{name}**") } else { name.clone() });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn the_table_of_routes_is_the_one_that_is_served() {
+    let gateway = Gateway::start();
+    let served = table(&gateway.operator().read("/openapi.json"));
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/control-plane.md");
+    let text = std::fs::read_to_string(&published).unwrap_or_default();
+    let at = text.find("| method |").unwrap_or(text.len());
+    if text[at..] != served {
+        let new = Path::new(env!("CARGO_TARGET_TMPDIR")).join("control-plane.md");
+        std::fs::write(&new, format!("{}{served}", &text[..at])).expect("it can be written");
+        panic!("docs/control-plane.md is not what is served: look at {} and put it there", new.display());
+    }
 }
