@@ -1,5 +1,5 @@
 //! The commands that keep the books: organisations, projects, keys, people, nodes, usage, audit, prices, backups. They work on the store directly, beside a running
-//! gateway, which sees a change within a second.
+//! gateway, which sees a change within a second; or a server's control plane carries them out (`remote.rs`).
 //!
 //! `print.rs` writes tables or JSON, `moment.rs` reads dates and durations, `limit.rs` limits, `zone.rs`
 //! time zones; the rest is one noun a file.
@@ -17,6 +17,7 @@ mod node;
 mod org;
 mod print;
 mod project;
+mod remote;
 mod reprice;
 mod trail;
 mod usage;
@@ -71,9 +72,13 @@ pub enum Command {
     Backup(backup::BackupCommand),
     /// Put a backup in the place of the books, while the gateway is stopped; its journal is shipped again at the next start.
     Restore(backup::RestoreCommand),
+    /// Sign in to a server, for commands with --server; the password is read from standard input.
+    Login(remote::login::LoginCommand),
+    /// End the session that `tollgate login` began.
+    Logout(remote::login::LogoutCommand),
 }
 
-/// Where the books are, and how to print.
+/// Where the books are, or who keeps them, and how to print.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
     /// The directory of the store and the journal; `data` if neither this nor a configuration names one.
@@ -82,6 +87,10 @@ pub struct Place {
     /// The configuration file that names the directory.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     config: Option<PathBuf>,
+    /// The server whose control plane carries the command out, such as https://gate.example.com; TOLLGATE_SERVER if no option names
+    /// one. It is asked with the token in TOLLGATE_TOKEN, or with the session that `tollgate login` began.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "config"])]
+    server: Option<remote::Server>,
     /// Print JSON, one object a line.
     #[arg(long)]
     json: bool,
@@ -107,6 +116,9 @@ pub enum CliError {
     /// The journal can't be read.
     #[error("the journal can't be read: {0}")]
     Journal(#[from] crate::store::journal::OpenError),
+    /// A server did not carry it out.
+    #[error("{0}")]
+    Server(String),
     /// The output can't be written.
     #[error("the output can't be written: {0}")]
     Output(#[from] std::io::Error),
@@ -126,14 +138,22 @@ impl CliError {
             | Self::Store(StoreError::NotFound(_) | StoreError::Refused(_) | StoreError::NameReused) => {
                 ExitCode::from(2)
             }
-            Self::Store(_) | Self::Journal(_) | Self::Output(_) => ExitCode::FAILURE,
+            Self::Store(_) | Self::Journal(_) | Self::Server(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }
 
-/// Carries a command out.
+/// Carries a command out, or has a server do it.
 pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
+    if let Some(place) = command.place()
+        && let Some(server) = place.server()?
+    {
+        remote::run(&command, server, place.printer(surroundings.out), surroundings.now).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match command {
+        Command::Login(command) => remote::login::log_in(command, surroundings).await,
+        Command::Logout(command) => remote::login::log_out(command, surroundings).await,
         Command::Org(command) => org::run(command, surroundings).await,
         Command::Project(command) => project::run(command, surroundings).await,
         Command::Key(command) => key::run(command, surroundings).await,
@@ -151,7 +171,38 @@ pub async fn run(command: Command, surroundings: Surroundings<'_>) -> Result<Exi
     }
 }
 
+impl Command {
+    fn place(&self) -> Option<&Place> {
+        Some(match self {
+            Self::Org(command) => command.place(),
+            Self::Project(command) => command.place(),
+            Self::Key(command) => command.place(),
+            Self::User(command) => command.place(),
+            Self::Member(command) => command.place(),
+            Self::Trail(command) => &command.place,
+            Self::Node(command) => command.place(),
+            Self::Webhook(command) => command.place(),
+            Self::Credential(command) => command.place(),
+            Self::Usage(command) => &command.place,
+            Self::Audit(command) => &command.place,
+            Self::Backup(command) => &command.place,
+            Self::Restore(command) => &command.place,
+            // Reprice has no place: it works on what a configuration names.
+            Self::Reprice(_) | Self::Login(_) | Self::Logout(_) => return None,
+        })
+    }
+}
+
 impl Place {
+    /// The server that is to carry a command out, if one is.
+    fn server(&self) -> Result<Option<remote::Server>, CliError> {
+        match (&self.server, &self.data, &self.config) {
+            (Some(server), _, _) => Ok(Some(server.clone())),
+            (None, None, None) => remote::Server::of_environment(),
+            (None, _, _) => Ok(None),
+        }
+    }
+
     /// Where the books are: the one place where it is settled.
     fn books(&self) -> Result<StorePlace, CliError> {
         match (&self.data, &self.config) {

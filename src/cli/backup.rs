@@ -13,7 +13,7 @@ pub struct BackupCommand {
     /// The directory of the backup, which is made.
     dir: PathBuf,
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// What to put back, and where.
@@ -22,7 +22,7 @@ pub struct RestoreCommand {
     /// The directory of the backup.
     dir: PathBuf,
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 #[derive(Serialize)]

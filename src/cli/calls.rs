@@ -18,24 +18,24 @@ const HEADINGS: [&str; 9] = ["STARTED", "METHOD", "ENDPOINT", "MODEL", "STATUS",
 #[derive(Debug, clap::Args)]
 pub struct CallsCommand {
     /// Its identifier, `key_…`.
-    id: KeyId,
+    pub(super) id: KeyId,
     /// How many, the newest first.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    limit: u32,
+    pub(super) limit: u32,
     /// Since when: how long ago, such as 7d, or a date.
     #[arg(long, value_name = "WHEN", default_value = "3650d")]
-    since: Moment,
+    pub(super) since: Moment,
     /// Answered with this status, or with one of a class such as 4xx.
     #[arg(long, value_parser = read_statuses)]
-    status: Option<(u16, u16)>,
+    pub(super) status: Option<(u16, u16)>,
     /// Of this model.
     #[arg(long)]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// With this error, or that ended so, such as client_gone.
     #[arg(long)]
-    error: Option<String>,
+    pub(super) error: Option<String>,
     #[command(flatten)]
-    place: super::Place,
+    pub(super) place: super::Place,
 }
 
 #[derive(Serialize)]

@@ -80,14 +80,29 @@ pub enum CredentialCommand {
     },
 }
 
+impl CredentialCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Create { place, .. }
+            | Self::List { place, .. }
+            | Self::Show { place, .. }
+            | Self::Rotate { place, .. }
+            | Self::Disable { place, .. }
+            | Self::Enable { place, .. }
+            | Self::Delete { place, .. }
+            | Self::Rewrap { place } => place,
+        }
+    }
+}
+
 /// One credential.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Which {
     /// Its identifier, `cred_…`.
-    id: CredentialId,
+    pub(super) id: CredentialId,
     /// The organisation, `org_…`.
     #[arg(long)]
-    org: OrgId,
+    pub(super) org: OrgId,
 }
 
 /// A credential to be kept.
@@ -95,31 +110,31 @@ pub struct Which {
 pub struct NewArguments {
     /// The organisation, `org_…`.
     #[arg(long)]
-    org: OrgId,
+    pub(super) org: OrgId,
     /// The provider, by its name in the configuration.
     #[arg(long)]
-    provider: String,
+    pub(super) provider: String,
     /// A file with the secret; `-`: the standard input.
     #[arg(long, value_name = "FILE")]
-    secret_file: PathBuf,
+    pub(super) secret_file: PathBuf,
     /// What people call it; the provider's name if it is left out.
     #[arg(long, value_parser = key::read_name)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Where it is asked, in place of the provider's own address.
     #[arg(long, value_name = "URL")]
-    base_url: Option<String>,
+    pub(super) base_url: Option<String>,
     /// A pattern of models that it is used for; may be repeated.
     #[arg(long = "model", value_name = "GLOB", value_parser = key::read_pattern)]
-    models: Vec<Glob>,
+    pub(super) models: Vec<Glob>,
     /// Those of the lowest number are tried first.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
-    priority: u32,
+    pub(super) priority: u32,
     /// Share among those of one priority.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    weight: u32,
+    pub(super) weight: u32,
     /// Let calls be made with the gateway's credentials when it fails; they are charged then.
     #[arg(long)]
-    fallback: bool,
+    pub(super) fallback: bool,
 }
 
 #[derive(Serialize)]
@@ -245,7 +260,7 @@ impl NewArguments {
 }
 
 /// Never from an argument: those can be read by every process of the machine.
-fn read_secret(file: &Path) -> Result<OwnSecret, CliError> {
+pub(super) fn read_secret(file: &Path) -> Result<OwnSecret, CliError> {
     let mut text = String::new();
     let read = match file.to_str() {
         Some("-") => std::io::stdin().read_to_string(&mut text).map(drop),

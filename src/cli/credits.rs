@@ -77,9 +77,21 @@ pub enum CreditsCommand {
     },
 }
 
+impl CreditsCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Adjust { place, .. }
+            | Self::Refund { place, .. }
+            | Self::Entries { place, .. }
+            | Self::Statement { place, .. }
+            | Self::Retention { place, .. } => place,
+        }
+    }
+}
+
 /// How long calls are kept, as it is typed.
 #[derive(Clone, Copy, Debug)]
-pub struct Days(Option<u64>);
+pub struct Days(pub(super) Option<u64>);
 
 impl std::str::FromStr for Days {
     type Err = &'static str;

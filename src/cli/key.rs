@@ -1,26 +1,27 @@
 //! `tollgate key`: keys, their limits and whether they may be used.
 
+mod arguments;
 mod text;
 
+pub(super) use arguments::PREFIX;
+pub(super) use arguments::{CreateKey, ImportKey, OneKey, RotateKey};
 pub(super) use text::{read_name, read_pattern};
 
-use super::limit::{self, LimitLine, LimitOptions, NarrowedLimits};
-use super::moment::{Moment, date};
+use super::limit::{self, LimitLine, NarrowedLimits};
+use super::moment::date;
 use super::print::{Printer, or_dash};
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
 use crate::store::keys::{IssuedKey, KEYS_PER_TRANSACTION, KeyRecord, NewKey};
 use crate::store::limits::Owner;
 use crate::store::quotas::PlainLimits;
-use filters::id::{KeyId, OrgId, ProjectId};
-use filters::key::{Glob, TokenHash};
-use filters::network::Network;
+use filters::id::{KeyId, OrgId};
+use filters::key::Glob;
 use filters::scope::{Scope, Scopes};
 use filters::time::EpochMs;
 use serde::Serialize;
 use std::io::Write;
 use std::process::ExitCode;
-use text::{read_description, read_grace, read_hash, read_prefix, read_scopes};
 
 /// Most patterns of a key: each is compared on every call.
 const PATTERNS_MAX: usize = 64;
@@ -64,77 +65,6 @@ pub enum KeyCommand {
     Archive(OneKey),
     /// Delete a key that was never used.
     Delete(OneKey),
-}
-
-/// One key.
-#[derive(Debug, clap::Args)]
-pub struct OneKey {
-    /// Its identifier, `key_…`.
-    id: KeyId,
-    #[command(flatten)]
-    place: Place,
-}
-
-/// A key that is to have a new token.
-#[derive(Debug, clap::Args)]
-pub struct RotateKey {
-    /// How long the old token goes on, such as 24h; 0: not at all.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = read_grace)]
-    grace: i64,
-    #[command(flatten)]
-    key: OneKey,
-}
-
-/// A key whose token was issued elsewhere.
-#[derive(Debug, clap::Args)]
-pub struct ImportKey {
-    /// The SHA-256 of the token, 64 hexadecimal digits.
-    #[arg(long, value_name = "HEX", value_parser = read_hash)]
-    sha256: TokenHash,
-    #[command(flatten)]
-    key: CreateKey,
-}
-
-/// A key to be made.
-#[derive(Debug, clap::Args)]
-pub struct CreateKey {
-    /// The organisation that pays, `org_…`.
-    #[arg(long)]
-    org: OrgId,
-    /// The project of that organisation whose limits it shares, `proj_…`.
-    #[arg(long)]
-    project: Option<ProjectId>,
-    /// What people call the key.
-    #[arg(long, value_parser = read_name)]
-    name: String,
-    /// What people say of it.
-    #[arg(long, default_value = "", value_parser = read_description)]
-    description: String,
-    /// An address that it may be used from, or a range such as 10.0.0.0/8; may be given several times. Without it: from anywhere.
-    #[arg(long = "ip", value_name = "RANGE", value_parser = Network::parse)]
-    addresses: Vec<Network>,
-    /// What it may do; may be given several times. Without it: model:invoke and usage:read.
-    #[arg(long = "scope", value_name = "SCOPE", value_parser = read_scopes)]
-    scopes: Vec<Scopes>,
-    /// A model that it may use, `*` for any characters; may be given several times. Without it: all.
-    #[arg(long = "model", value_name = "GLOB", value_parser = read_pattern)]
-    models: Vec<Glob>,
-    /// A provider that it may use, `*` for any characters; may be given several times. Without it: all.
-    #[arg(long = "provider", value_name = "GLOB", value_parser = read_pattern)]
-    providers: Vec<Glob>,
-    /// When it ends: a date such as 2030-12-31, or how long from now, such as 90d.
-    #[arg(long, value_name = "WHEN")]
-    expires: Option<Moment>,
-    /// How many keys to make, called NAME-1, NAME-2 and so on.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    count: Option<u64>,
-    /// What tokens begin with.
-    #[arg(long, default_value = "tg_live", value_parser = read_prefix)]
-    prefix: String,
-    #[command(flatten)]
-    limits: LimitOptions,
-    #[command(flatten)]
-    place: Place,
 }
 
 #[derive(Serialize)]
@@ -219,7 +149,7 @@ pub(super) async fn run(command: KeyCommand, surroundings: Surroundings<'_>) -> 
         }
         KeyCommand::Rotate(RotateKey { grace, key: OneKey { id, place } }) => {
             let store = place.open_store().await?;
-            let (issued, record) = store.rotate_key(id, grace, "tg_live", now).await?;
+            let (issued, record) = store.rotate_key(id, grace, PREFIX, now).await?;
             print_token(&issued, record.org, "Rotated", place.printer(out))?;
         }
         KeyCommand::Import(arguments) => {

@@ -105,12 +105,17 @@ fn bad<T>(problem: &str) -> Result<T, CliError> {
 impl NarrowedLimits {
     /// The limits of something new.
     pub(super) fn of_new(&self, now: EpochMs) -> Result<Vec<Limit>, CliError> {
-        limits_of_new(&self.options.narrowed(self.model.clone(), now)?)
+        limits_of_new(&self.named(now)?)
+    }
+
+    /// What is said, if anything is.
+    pub(super) fn named(&self, now: EpochMs) -> Result<Vec<LimitChange>, CliError> {
+        self.options.narrowed(self.model.clone(), now)
     }
 
     /// What is to be changed: at least one limit.
     pub(super) fn changes(&self, now: EpochMs) -> Result<Vec<LimitChange>, CliError> {
-        let changes = self.options.narrowed(self.model.clone(), now)?;
+        let changes = self.named(now)?;
         if changes.is_empty() {
             return bad("say what to limit: --limit, --requests, --tokens, --rpm, --tpm or --concurrency, \
                         each with an amount or with `none`, which removes it");
@@ -130,7 +135,12 @@ fn limits_of_new(changes: &[LimitChange]) -> Result<Vec<Limit>, CliError> {
 impl LimitOptions {
     /// The limits of something new, of all models.
     pub(super) fn of_new(&self, now: EpochMs) -> Result<Vec<Limit>, CliError> {
-        limits_of_new(&self.narrowed(None, now)?)
+        limits_of_new(&self.named(now)?)
+    }
+
+    /// What is said, if anything is.
+    pub(super) fn named(&self, now: EpochMs) -> Result<Vec<LimitChange>, CliError> {
+        self.narrowed(None, now)
     }
 
     fn narrowed(&self, model: Option<Glob>, now: EpochMs) -> Result<Vec<LimitChange>, CliError> {

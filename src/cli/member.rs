@@ -75,7 +75,7 @@ pub enum MemberCommand {
 pub struct Expiry {
     /// Until when it can be accepted: a date, or how long from now.
     #[arg(long, value_name = "WHEN", default_value = "7d")]
-    expires: Moment,
+    pub(super) expires: Moment,
 }
 
 /// Which member.
@@ -83,10 +83,10 @@ pub struct Expiry {
 pub struct MemberName {
     /// The organisation, `org_…`.
     #[arg(long)]
-    org: OrgId,
+    pub(super) org: OrgId,
     /// The user, `user_…`.
     #[arg(long)]
-    user: UserId,
+    pub(super) user: UserId,
 }
 
 #[derive(Serialize)]
@@ -124,6 +124,18 @@ impl From<&MemberRecord> for MemberLine {
 
 fn read_role(text: &str) -> Result<Role, String> {
     Role::named(text).ok_or_else(|| "a role is owner, admin, developer, billing or viewer".to_owned())
+}
+
+impl MemberCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Add { place, .. }
+            | Self::List { place, .. }
+            | Self::Role { place, .. }
+            | Self::Remove { place, .. }
+            | Self::Invite { place, .. } => place,
+        }
+    }
 }
 
 pub(super) async fn run(command: MemberCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {

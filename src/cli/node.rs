@@ -61,6 +61,14 @@ impl From<&NodeRecord> for NodeLine {
     }
 }
 
+impl NodeCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::List { place } | Self::Forget { place, .. } => place,
+        }
+    }
+}
+
 pub(super) async fn run(command: NodeCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let Surroundings { now, out, .. } = surroundings;
     match command {

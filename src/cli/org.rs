@@ -112,6 +112,21 @@ impl From<&OrganisationRecord> for OrgLine {
     }
 }
 
+impl OrgCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Create { place, .. }
+            | Self::List { place }
+            | Self::Show { place, .. }
+            | Self::Limit { place, .. }
+            | Self::Suspend { place, .. }
+            | Self::Resume { place, .. }
+            | Self::Topup { place, .. } => place,
+            Self::Credits(command) => command.place(),
+        }
+    }
+}
+
 pub(super) async fn run(command: OrgCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let Surroundings { now, out } = surroundings;
     match command {

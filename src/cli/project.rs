@@ -4,6 +4,7 @@ use super::limit::{self, LimitLine, NarrowedLimits};
 use super::moment::date;
 use super::{CliError, Place, Surroundings};
 use crate::decimal::Usd;
+use crate::store::Store;
 use crate::store::limits::Owner;
 use crate::store::projects::ProjectRecord;
 use filters::id::{OrgId, ProjectId};
@@ -42,6 +43,9 @@ pub enum ProjectCommand {
     Show {
         /// Its identifier, `proj_…`.
         id: ProjectId,
+        /// Its organisation, `org_…`: a server must be told, unless you are in one alone.
+        #[arg(long)]
+        org: Option<OrgId>,
         #[command(flatten)]
         place: Place,
     },
@@ -49,6 +53,9 @@ pub enum ProjectCommand {
     Limit {
         /// Its identifier, `proj_…`.
         id: ProjectId,
+        /// Its organisation, `org_…`: a server must be told, unless you are in one alone.
+        #[arg(long)]
+        org: Option<OrgId>,
         #[command(flatten)]
         limits: Box<NarrowedLimits>,
         #[command(flatten)]
@@ -81,6 +88,17 @@ impl From<&ProjectRecord> for ProjectLine {
     }
 }
 
+impl ProjectCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Create { place, .. }
+            | Self::List { place, .. }
+            | Self::Show { place, .. }
+            | Self::Limit { place, .. } => place,
+        }
+    }
+}
+
 pub(super) async fn run(command: ProjectCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let Surroundings { now, out, .. } = surroundings;
     match command {
@@ -95,19 +113,31 @@ pub(super) async fn run(command: ProjectCommand, surroundings: Surroundings<'_>)
             })?;
         }
         ProjectCommand::List { org, place } => list(org, &place, now, out).await?,
-        ProjectCommand::Show { id, place } => {
-            let record = place.open_store().await?.project(id, now).await?;
+        ProjectCommand::Show { id, org, place } => {
+            let record = project(&place.open_store().await?, id, org, now).await?;
             place.printer(out).one(&ProjectLine::from(&record), || describe(&record))?;
         }
-        ProjectCommand::Limit { id, limits, place } => {
+        ProjectCommand::Limit { id, org, limits, place } => {
             let changes = limits.changes(now)?;
             let store = place.open_store().await?;
+            project(&store, id, org, now).await?;
             store.change_limits(Owner::Project(id), &changes, now).await?;
             let record = store.project(id, now).await?;
             place.printer(out).one(&ProjectLine::from(&record), || describe(&record))?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The project, if it is that organisation's, where one is named.
+async fn project(store: &Store, id: ProjectId, org: Option<OrgId>, now: EpochMs) -> Result<ProjectRecord, CliError> {
+    let record = store.project(id, now).await?;
+    match org {
+        Some(org) if org != record.org => {
+            Err(CliError::BadInput(format!("{id} is a project of {}, not of {org}", record.org)))
+        }
+        Some(_) | None => Ok(record),
+    }
 }
 
 async fn list(org: OrgId, place: &Place, now: EpochMs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {

@@ -18,21 +18,21 @@ const HEADINGS: [&str; 5] = ["WHEN", "WHO", "ROLE", "WHAT", "OF WHAT"];
 pub struct TrailCommand {
     /// About this organisation, `org_…`. Without it: about all, and about none.
     #[arg(long)]
-    org: Option<OrgId>,
+    pub(super) org: Option<OrgId>,
     /// What was done, such as key.create.
     #[arg(long)]
-    action: Option<String>,
+    pub(super) action: Option<String>,
     /// The identifier of who did it.
     #[arg(long, value_name = "ID")]
-    actor: Option<String>,
+    pub(super) actor: Option<String>,
     /// The identifier of what was changed.
     #[arg(long, value_name = "ID")]
-    object: Option<String>,
+    pub(super) object: Option<String>,
     /// From when on: a date, or how long ago, such as 7d.
     #[arg(long, value_name = "WHEN")]
-    since: Option<Moment>,
+    pub(super) since: Option<Moment>,
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 #[derive(Serialize)]

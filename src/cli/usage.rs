@@ -18,22 +18,22 @@ use std::process::ExitCode;
 pub struct UsageCommand {
     /// One key's usage, `key_…`.
     #[arg(long)]
-    key: Option<KeyId>,
+    pub(super) key: Option<KeyId>,
     /// The usage of all keys of an organisation, `org_…`.
     #[arg(long)]
-    org: Option<OrgId>,
+    pub(super) org: Option<OrgId>,
     /// Since when: how long ago, such as 7d, or a date. Counted from the beginning of that hour.
     #[arg(long, value_name = "WHEN", default_value = "7d")]
-    since: Moment,
+    pub(super) since: Moment,
     /// What to put together.
     #[arg(long, value_enum, default_value_t = By::Day)]
-    by: By,
+    pub(super) by: By,
     #[command(flatten)]
-    place: Place,
+    pub(super) place: Place,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum By {
+pub(super) enum By {
     /// The calls of a UTC day.
     Day,
     /// The calls of a model.

@@ -93,6 +93,18 @@ impl From<&UserRecord> for UserLine {
     }
 }
 
+impl UserCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Create { place, .. }
+            | Self::List { place }
+            | Self::Disable { place, .. }
+            | Self::Enable { place, .. }
+            | Self::Password { place, .. } => place,
+        }
+    }
+}
+
 pub(super) async fn run(command: UserCommand, surroundings: Surroundings<'_>) -> Result<ExitCode, CliError> {
     let Surroundings { now, out, .. } = surroundings;
     let (place, id, change, done) = match command {
@@ -148,18 +160,24 @@ async fn list(place: &Place, out: &mut (dyn std::io::Write + Send)) -> Result<()
 }
 
 impl PasswordFile {
-    async fn hash(&self) -> Result<PasswordHash, CliError> {
+    /// The password as it is written there.
+    pub(super) fn text(&self) -> Result<String, CliError> {
         let text = read(&self.file)
             .map_err(|cause| CliError::BadInput(format!("{} can't be read: {cause}", self.file.display())))?;
-        let line = text.lines().next().unwrap_or_default();
-        let password: Password = line.parse().map_err(|problem: &str| CliError::BadInput(problem.to_owned()))?;
+        Ok(text.lines().next().unwrap_or_default().to_owned())
+    }
+
+    async fn hash(&self) -> Result<PasswordHash, CliError> {
+        let password: Password =
+            self.text()?.parse().map_err(|problem: &str| CliError::BadInput(problem.to_owned()))?;
         let passwords = Passwords::default();
         let hash = async { passwords.hash(passwords.turn()?, &password).await };
         hash.await.map_err(|problem| CliError::BadInput(problem.to_string()))
     }
 }
 
-fn read(file: &Path) -> std::io::Result<String> {
+/// Reads a file, or what is typed in, up to more than a password has.
+pub(super) fn read(file: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin().lock().take(FILE_BYTES_MAX).read_to_string(&mut text)?;

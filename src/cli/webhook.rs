@@ -22,10 +22,10 @@ const WEBHOOKS_MAX: usize = 1_000;
 pub struct Owner {
     /// The organisation, `org_…`.
     #[arg(long, required_unless_present = "operator")]
-    org: Option<OrgId>,
+    pub(super) org: Option<OrgId>,
     /// Those of the operator, which hear of all organisations.
     #[arg(long, conflicts_with = "org")]
-    operator: bool,
+    pub(super) operator: bool,
 }
 
 /// What to do with webhooks.
@@ -121,6 +121,22 @@ pub enum WebhookCommand {
         #[command(flatten)]
         place: Place,
     },
+}
+
+impl WebhookCommand {
+    pub(super) fn place(&self) -> &Place {
+        match self {
+            Self::Create { place, .. }
+            | Self::List { place, .. }
+            | Self::Enable { place, .. }
+            | Self::Disable { place, .. }
+            | Self::RotateSecret { place, .. }
+            | Self::Test { place, .. }
+            | Self::Deliveries { place, .. }
+            | Self::Redeliver { place, .. }
+            | Self::Delete { place, .. } => place,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -14,6 +14,12 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 pub struct Secret(String);
 
 impl Secret {
+    /// A text that is secret from now on.
+    #[must_use]
+    pub fn of(text: String) -> Self {
+        Self(text)
+    }
+
     /// A secret of a test.
     #[cfg(test)]
     pub(crate) fn for_tests(text: &str) -> Self {

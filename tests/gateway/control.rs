@@ -2,6 +2,7 @@
 
 mod access;
 mod calls;
+mod command_line;
 mod credentials;
 mod credits;
 mod injections;

@@ -22,7 +22,7 @@ pub(crate) use curl::curl;
 pub(crate) use gateway::{Gateway, Key};
 pub(crate) use nodes::{Clock, Nodes, SharedRedis};
 pub(crate) use postgres::Postgres;
-pub(crate) use process::{Process, run};
+pub(crate) use process::{Process, run, run_with};
 pub(crate) use provider::Provider;
 pub(crate) use redis::{RedisCluster, Sentinel};
 pub(crate) use scripted::{Exchange, Received, Scripted};

@@ -2,7 +2,7 @@
 
 use super::{DEADLINE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -12,11 +12,23 @@ use std::time::Duration;
 const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
 /// Variables that would make real providers candidates, or that name a setting of the machine.
-const FOREIGN_VARIABLES: [&str; 4] = ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HTTP_PROXY", "http_proxy"];
+const FOREIGN_VARIABLES: [&str; 6] =
+    ["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HTTP_PROXY", "http_proxy", "TOLLGATE_SERVER", "TOLLGATE_TOKEN"];
 
 /// Runs a command to its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().expect("the binary can be started")
+}
+
+/// Runs a command to its end with these variables in its environment, and this on its standard input.
+pub(crate) fn run_with(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> Output {
+    let mut command = command(arguments);
+    command.envs(environment.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary can be started");
+    // It may end without reading.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("it ends")
 }
 
 fn command(arguments: &[&str]) -> Command {
