@@ -13,7 +13,6 @@ use crate::route::Route;
 use crate::time::EpochMs;
 use crate::usage::Usage;
 use async_trait::async_trait;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 

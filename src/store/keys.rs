@@ -412,9 +412,8 @@ mod tests {
         assert!(listed.iter().any(|key| key.name == "tests-1200"));
     }
 
-    #[tokio::test]
-    async fn keys_are_filtered_searched_and_in_order() {
-        let books = Books::open().await;
+    /// Three keys beside the one that is there, the last of them switched off.
+    async fn four_keys(books: &Books) -> Vec<KeyId> {
         let mut ids = vec![books.key];
         for (name, description, expires) in
             [("Produktion Ä", "50% off!", None), ("ci_staging", "", Some(NOW.plus(5))), ("Beta", "", None)]
@@ -424,6 +423,13 @@ mod tests {
             ids.push(books.store.create_key(&new, NOW.plus(ids.len() as i64)).await.expect("made").id);
         }
         books.store.enable_key(ids[3], false, NOW).await.expect("disabled");
+        ids
+    }
+
+    #[tokio::test]
+    async fn keys_are_filtered_and_searched() {
+        let books = Books::open().await;
+        let ids = four_keys(&books).await;
         let later = NOW.plus(10);
         let found = async |change: &dyn Fn(&mut KeyFilter<'_>)| {
             let mut filter = KeyFilter::of(books.org, 10);
@@ -454,6 +460,13 @@ mod tests {
             let places: Vec<_> = listed.iter().map(|key| ids.iter().position(|id| *id == key.id)).collect();
             assert_eq!(places, expected.iter().map(|place| Some(*place)).collect::<Vec<_>>(), "{text:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn keys_are_listed_in_any_order() {
+        let books = Books::open().await;
+        let ids = four_keys(&books).await;
+        let later = NOW.plus(10);
         let lookup = books.store.key(ids[2], NOW).await.expect("read").lookup;
         books.store.note_uses(&[Use { lookup, key: ids[2], at: later }]).await.expect("noted");
         for (order, expected) in

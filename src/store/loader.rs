@@ -1,6 +1,11 @@
 //! Reads keys that are not in memory: callers who miss the same token share one answer, and all who miss while a statement
 //! runs share the next. Where nodes keep records for one another, `recall.rs` is asked first.
 
+mod misses;
+
+use misses::{Answer, Waiting};
+pub(super) use misses::{Misses, RunningStage, Stage};
+
 use super::credentials;
 use super::key_cache::{Entry, Shared, lock};
 use super::keys::{self, KeyRecord, Use};
@@ -11,65 +16,15 @@ use super::{Connection, Engine, LIST_MAX, StoreError, engine, push_list};
 use crate::clock;
 use crate::store::engine::On;
 use filters::id::{KeyId, OrgId, ProjectId};
-use filters::key::{Key, Lookup, Presented, TokenHash};
+use filters::key::{Key, Lookup, Presented};
 use filters::own::OwnCredentials;
 use filters::ports::StoreUnavailable;
 use filters::time::EpochMs;
 use sqlx::QueryBuilder;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::sync::oneshot;
-
-type Answer = Result<Option<Arc<Key>>, StoreUnavailable>;
-
-/// Tokens that are being looked up.
-#[derive(Debug, Default)]
-pub(super) struct Misses {
-    /// Who waits for which token.
-    waiting: HashMap<Lookup, Waiting>,
-    /// By stage.
-    queues: [Queue; 2],
-}
-
-/// Those who wait for a token.
-#[derive(Debug)]
-struct Waiting {
-    hash: TokenHash,
-    senders: Vec<oneshot::Sender<Answer>>,
-}
-
-/// Where a token is looked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
-    /// Among the records that nodes keep for one another.
-    Recall,
-    /// In the store.
-    Load,
-}
-
-/// Tokens that nobody has asked for yet in a stage.
-#[derive(Debug, Default)]
-struct Queue {
-    tokens: VecDeque<Lookup>,
-    is_served: bool,
-}
-
-impl Queue {
-    /// Says whether it has to be served from now on.
-    fn extend(&mut self, tokens: impl IntoIterator<Item = Lookup>) -> bool {
-        self.tokens.extend(tokens);
-        !self.tokens.is_empty() && !std::mem::replace(&mut self.is_served, true)
-    }
-}
-
-impl Misses {
-    /// How many callers wait.
-    #[cfg(test)]
-    pub(super) fn waiting_for_answers(&self) -> usize {
-        self.waiting.values().map(|waiting| waiting.senders.len()).sum()
-    }
-}
 
 /// Which keys are to be read.
 pub(super) enum Wanted<'a> {
@@ -371,35 +326,5 @@ fn into_key(record: KeyRecord, chain: filters::quota::Chain, own: Option<OwnCred
         secret_ends: record.secret_ends,
         chain: Arc::new(chain),
         own,
-    }
-}
-
-/// A stage while it is served. Should it be stopped half-way, those who wait are told, and the next one starts anew.
-pub(super) struct RunningStage<'a> {
-    shared: &'a Shared,
-    stage: Stage,
-    is_done: bool,
-}
-
-impl RunningStage<'_> {
-    pub(super) fn next_batch(&mut self) -> Option<Vec<Lookup>> {
-        let mut misses = lock(&self.shared.misses);
-        let queue = &mut misses.queues[self.stage as usize];
-        let length = queue.tokens.len().min(LIST_MAX);
-        if length == 0 {
-            // Said under the lock, so that whoever misses next starts another.
-            queue.is_served = false;
-            self.is_done = true;
-            return None;
-        }
-        Some(queue.tokens.drain(..length).collect())
-    }
-}
-
-impl Drop for RunningStage<'_> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            *lock(&self.shared.misses) = Misses::default();
-        }
     }
 }

@@ -50,7 +50,11 @@ impl Store {
         if let Some(given) = given {
             let lookup = self.pepper.lookup(given);
             if self.operator_of(lookup, now).await?.is_none() {
-                self.insert_operator("configured", lookup, "configured".to_owned(), &by).await?;
+                match self.insert_operator("configured", lookup, "configured".to_owned(), &by).await {
+                    // Another node was first, or the token was revoked, and stays so.
+                    Ok(_) | Err(StoreError::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
             return Ok(None);
         }
@@ -81,14 +85,21 @@ impl Store {
         getrandom::fill(&mut random)?;
         let id = OperatorId(bits(by.now, random));
         let mut transaction = self.database.change().await?;
-        sqlx::query("INSERT INTO operators (id, name, lookup, fingerprint, created_ms) VALUES ($1, $2, $3, $4, $5)")
-            .bind(id.to_string())
-            .bind(name)
-            .bind(&lookup.0[..])
-            .bind(&*fingerprint)
-            .bind(by.now.0)
-            .execute(&mut *transaction)
-            .await?;
+        // Nodes that start at once are given the same.
+        let inserted = sqlx::query(
+            "INSERT INTO operators (id, name, lookup, fingerprint, created_ms) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (lookup) DO NOTHING",
+        )
+        .bind(id.to_string())
+        .bind(name)
+        .bind(&lookup.0[..])
+        .bind(&*fingerprint)
+        .bind(by.now.0)
+        .execute(&mut *transaction)
+        .await?;
+        if inserted.rows_affected() == 0 {
+            return Err(StoreError::Refused("somebody has this operator's token already"));
+        }
         let entry = Entry { org: None, action: "operator.create", object: id.to_string(), before: None, after: None };
         trail::record(&mut transaction, by, entry).await?;
         transaction.commit().await?;
@@ -181,10 +192,13 @@ mod tests {
     async fn a_configured_token_is_taken_at_each_start() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = open(dir.path()).await;
-        for _ in 0..2 {
-            assert!(store.bootstrap_operator(Some("given"), NOW).await.expect("taken").is_none());
+        assert!(store.bootstrap_operator(Some("given"), NOW).await.expect("taken").is_none());
+        // Nodes that start at once, and find that there is none yet.
+        let starts = [1, 2].map(|_| store.bootstrap_operator(Some("another"), NOW));
+        for started in futures_util::future::join_all(starts).await {
+            assert!(started.expect("taken").is_none());
         }
-        assert_eq!(store.operators().await.expect("listed").len(), 1);
+        assert_eq!(store.operators().await.expect("listed").len(), 2);
         assert!(store.operator_of(store.pepper().lookup("given"), NOW).await.expect("asked").is_some());
     }
 }

@@ -488,7 +488,7 @@ fn keys_move_to_a_new_pepper_when_they_are_used() {
 #[test]
 fn the_command_line_rotates_imports_archives_and_deletes() {
     let gateway = Gateway::start();
-    let key = gateway.create_key(&["--name", "cli", "--description", "by hand", "--ip", "127.0.0.0/8"]);
+    let key = gateway.create_key(&["--description", "by hand", "--ip", "127.0.0.0/8"]);
     until(&gateway, &key, 200, "");
     let rotated = gateway.tollgate(&["key", "rotate", &key.id, "--grace", "0"]);
     let new = Key { id: key.id.clone(), token: rotated["token"].as_str().expect("a token").to_owned() };
@@ -503,7 +503,7 @@ fn the_command_line_rotates_imports_archives_and_deletes() {
     let imported = gateway.tollgate(&["key", "import", "--org", &gateway.org, "--name", "old", "--sha256", &hash]);
     assert_eq!(imported["description"], "");
     until(&gateway, &Key { id: "imported".to_owned(), token: token.to_owned() }, 200, "");
-    let unused = gateway.create_key(&["--name", "unused"]);
+    let unused = gateway.create_key(&[]);
     assert_eq!(gateway.tollgate(&["key", "delete", &unused.id])["status"], "deleted");
     assert_eq!(gateway.operator().get(&path(&unused)).status, 404);
 }

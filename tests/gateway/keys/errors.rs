@@ -281,7 +281,7 @@ fn the_configured_shapes_are_the_same_for_both_protocols() {
 fn paths_that_lead_nowhere_are_said_to_be_nowhere() {
     let gateway = Gateway::start();
     for path in
-        ["/", "/v1", "/v1/", "/v2/models", "/v1/chat/completions/", "/v1/nothing", "/metrics", "/api/keys/x", "/livez"]
+        ["/", "/v1", "/v1/", "/v2/models", "/v1/chat/completions/", "/v1/nothing", "/metrics", "/api/key/x", "/livez"]
     {
         let answer = gateway.exchange(&Request::get(path).bearer(&gateway.key.token));
         assert_is(Shape::Openai, "not_found", &answer);
